@@ -1,0 +1,538 @@
+"""Every table, in the order the data flows.
+
+Glossary
+    Export, ExportFile   a delivery of files, and each file in it: written down first, then worked through
+    ExportRecord         one row of a delivered table (a report, or an image listed by its name)
+    Patient, Study, Series, Instance   as in DICOM; a Patient is a pseudonym
+    Image                what is read as one array: a radiograph, or the stack of slices of one series
+    Report               the text written about a study; Section and Sentence are offsets into it
+    Concept              a word of the lexicon, with its codes
+    Finding              one concept that a report asserts, denies or doubts, with its place in the text
+    Label                what the findings of a study say of a concept: a value and a confidence
+    Cohort               a named, frozen selection of studies, split by patient
+    Region, Embedding    the parts of an Image that were looked at, and their vectors from one model
+    Anomaly              how far an Image is from normal, and where
+    TermMap              how strongly a concept is seen in each region of an image
+    Phenotype, Membership, Enrichment   a cluster, who belongs to it, which concepts are over-represented in it
+    Run, Task            one stage under one recipe; its outcome on one subject
+
+Rules kept here
+    Personal data (names, record numbers, dates, paths, UIDs, report text) stands in tables whose name begins with
+    `vault`, and nowhere else. Every id is a keyed surrogate or a digest, made by the client: a stage that was killed
+    and run again writes the same rows. Every result row has its Run and goes with it.
+"""
+
+from datetime import date, datetime
+from typing import Any
+
+from numpy.typing import NDArray
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, MetaData, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from db.types import Array, UtcTime
+
+
+class Base(DeclarativeBase):
+    """The tables. Constraints have names from the first migration on, so that SQLite can alter them later."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it off the class)
+        datetime: UtcTime,
+        NDArray[Any]: Array,
+        dict[str, Any]: JSON,
+        list[float]: JSON,
+    }
+
+
+def _reference(column: str, **options: Any) -> Any:
+    """A foreign key that goes with its parent."""
+    return mapped_column(ForeignKey(column, ondelete="CASCADE"), **options)
+
+
+def _one_of(name: str, *values: str) -> CheckConstraint:
+    return CheckConstraint(f"{name} IN ({', '.join(repr(v) for v in values)})", name=name)
+
+
+# ---------------------------------------------------------------- what was run
+
+
+class Run(Base):
+    """One stage under one recipe. The id is a digest of both, so the same recipe continues the same run."""
+
+    __tablename__ = "run"
+    __table_args__ = (
+        _one_of("state", "running", "finished", "interrupted"),
+        Index("ix_run_stage_label", "stage", "label"),
+    )
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    stage: Mapped[str]
+    label: Mapped[str] = mapped_column(default="")  # tells runs of one stage apart for people: a model, a cohort
+    recipe: Mapped[dict[str, Any]]
+    software: Mapped[dict[str, Any]]
+    state: Mapped[str]
+    started_at: Mapped[datetime]
+    opened_at: Mapped[datetime]  # the last time it was started or continued: decides which run is current
+    finished_at: Mapped[datetime | None]
+
+
+class Task(Base):
+    """The outcome of a run on one subject. A subject whose version changed since is done again."""
+
+    __tablename__ = "task"
+    __table_args__ = (_one_of("state", "done", "failed"),)
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    subject_id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(default="")
+    state: Mapped[str]
+    reason: Mapped[str | None]  # a code and a message without personal data
+    traceback: Mapped[str | None]  # files, lines and functions; never values
+    finished_at: Mapped[datetime]
+
+
+# ---------------------------------------------------------------- what was delivered
+
+
+class VaultKey(Base):
+    """The secret from which surrogates and date shifts are made: one row, 32 random bytes, made with the database."""
+
+    __tablename__ = "vault_key"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Export(Base):
+    """A delivery: a folder or an archive."""
+
+    __tablename__ = "export"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    kind: Mapped[str]  # folder, zip, file
+    registered_at: Mapped[datetime]
+
+
+class VaultExport(Base):
+    """Where a delivery lies."""
+
+    __tablename__ = "vault_export"
+    export_id: Mapped[str] = _reference("export.id", primary_key=True)
+    path: Mapped[str]
+
+
+class ExportFile(Base):
+    """A file of a delivery, in exactly one state."""
+
+    __tablename__ = "export_file"
+    __table_args__ = (
+        _one_of("state", "found", "ingested", "duplicate", "conflict", "quarantined", "ignored"),
+        Index("ix_export_file_state", "state"),
+        Index("ix_export_file_content_hash", "content_hash"),
+    )
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    export_id: Mapped[str] = _reference("export.id", index=True)
+    size: Mapped[int]  # bytes
+    kind: Mapped[str] = mapped_column(default="")  # dicom, picture, table; empty until it was read
+    state: Mapped[str] = mapped_column(default="found")
+    reason: Mapped[str] = mapped_column(default="")
+    content_hash: Mapped[str | None]  # keyed: equal for equal bytes, of no use without the key
+    same_as: Mapped[str | None]  # the file that a duplicate or conflict repeats
+
+
+class VaultExportFile(Base):
+    """Where a file lies: a path, and the member where the path is an archive."""
+
+    __tablename__ = "vault_export_file"
+    file_id: Mapped[str] = _reference("export_file.id", primary_key=True)
+    path: Mapped[str]
+    member: Mapped[str] = mapped_column(default="")
+
+
+class ExportRecord(Base):
+    """One row of a delivered table, in exactly one state."""
+
+    __tablename__ = "export_record"
+    __table_args__ = (_one_of("state", "ingested", "duplicate", "conflict", "quarantined", "ignored"),)
+    file_id: Mapped[str] = _reference("export_file.id", primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)  # counted from 1, the header left out
+    state: Mapped[str]
+    reason: Mapped[str] = mapped_column(default="")
+    report_id: Mapped[str | None]
+
+
+class VaultListedImage(Base):
+    """What a delivered table says of a picture (PNG, JPEG) that has no header of its own."""
+
+    __tablename__ = "vault_listed_image"
+    export_id: Mapped[str] = _reference("export.id", primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)  # the file's name as the table gives it
+    accession: Mapped[str]
+    patient_number: Mapped[str]
+    sex: Mapped[str] = mapped_column(default="")
+    age_years: Mapped[float | None]
+    view: Mapped[str] = mapped_column(default="")
+    study_date: Mapped[str] = mapped_column(default="")
+
+
+# ---------------------------------------------------------------- who and what was examined
+
+
+class Patient(Base):
+    """A pseudonym. `fold` (0-9) is fixed before anything is learned; every split follows it."""
+
+    __tablename__ = "patient"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    sex: Mapped[str] = mapped_column(default="")  # F, M, O or empty
+    fold: Mapped[int]
+
+
+class VaultPatient(Base):
+    """Who a pseudonym is."""
+
+    __tablename__ = "vault_patient"
+    patient_id: Mapped[str] = _reference("patient.id", primary_key=True)
+    record_number: Mapped[str]
+    issuer: Mapped[str] = mapped_column(default="")
+    name: Mapped[str] = mapped_column(default="")
+    birth_date: Mapped[str] = mapped_column(default="")
+
+
+class Study(Base):
+    """An examination. `shifted_date` keeps the intervals between a patient's studies, not the dates."""
+
+    __tablename__ = "study"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    patient_id: Mapped[str] = _reference("patient.id", index=True)
+    shifted_date: Mapped[date | None]
+    age_years: Mapped[float | None]
+
+
+class VaultStudy(Base):
+    """What a study is called in the hospital."""
+
+    __tablename__ = "vault_study"
+    study_id: Mapped[str] = _reference("study.id", primary_key=True)
+    study_uid: Mapped[str]
+    accession: Mapped[str] = mapped_column(index=True)
+    study_date: Mapped[str] = mapped_column(default="")
+    study_time: Mapped[str] = mapped_column(default="")
+    description: Mapped[str] = mapped_column(default="")
+
+
+class Series(Base):
+    """One acquisition of a study."""
+
+    __tablename__ = "series"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    study_id: Mapped[str] = _reference("study.id", index=True)
+    modality: Mapped[str]
+    body_part: Mapped[str] = mapped_column(default="")
+
+
+class VaultSeries(Base):
+    """What a series is called in the hospital."""
+
+    __tablename__ = "vault_series"
+    series_id: Mapped[str] = _reference("series.id", primary_key=True)
+    series_uid: Mapped[str]
+    description: Mapped[str] = mapped_column(default="")
+
+
+class Instance(Base):
+    """One object of a series (a radiograph, a slice, a multi-frame), with what is needed to put slices in order."""
+
+    __tablename__ = "instance"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    series_id: Mapped[str] = _reference("series.id", index=True)
+    file_id: Mapped[str] = _reference("export_file.id", index=True)
+    sop_class: Mapped[str]  # the keyword of the SOP class, or "picture"
+    number: Mapped[int | None]
+    rows: Mapped[int]
+    columns: Mapped[int]
+    frames: Mapped[int] = mapped_column(default=1)
+    view: Mapped[str] = mapped_column(default="")  # PA, AP, LATERAL ...
+    position: Mapped[list[float] | None]  # ImagePositionPatient, mm
+    orientation: Mapped[list[float] | None]  # ImageOrientationPatient, six direction cosines
+    spacing: Mapped[list[float] | None]  # between rows, between columns, mm
+    thickness: Mapped[float | None]  # mm
+
+
+class VaultInstance(Base):
+    """The UID of an object."""
+
+    __tablename__ = "vault_instance"
+    instance_id: Mapped[str] = _reference("instance.id", primary_key=True)
+    sop_instance_uid: Mapped[str] = mapped_column(index=True)
+
+
+class Image(Base):
+    """What is read as one array."""
+
+    __tablename__ = "image"
+    __table_args__ = (_one_of("kind", "radiograph", "volume", "frames"),)
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    run_id: Mapped[str] = _reference("run.id", index=True)
+    series_id: Mapped[str] = _reference("series.id", index=True)
+    study_id: Mapped[str] = _reference("study.id", index=True)
+    kind: Mapped[str]
+    modality: Mapped[str]
+    view: Mapped[str] = mapped_column(default="")
+    slices: Mapped[int]
+    rows: Mapped[int]
+    columns: Mapped[int]
+    spacing: Mapped[list[float] | None]  # slices, rows, columns (a radiograph: rows, columns), mm
+    orientation: Mapped[list[float] | None]
+    left_out: Mapped[int] = mapped_column(default=0)  # instances of the series that do not belong to this array
+
+
+class ImageInstance(Base):
+    """The instances of an image, in order."""
+
+    __tablename__ = "image_instance"
+    image_id: Mapped[str] = _reference("image.id", primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    instance_id: Mapped[str] = _reference("instance.id", index=True)
+
+
+class Report(Base):
+    """The text about a study; the text itself is in the vault."""
+
+    __tablename__ = "report"
+    __table_args__ = (_one_of("match", "matched", "unmatched", "ambiguous"),)
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    study_id: Mapped[str | None] = _reference("study.id", index=True)
+    file_id: Mapped[str] = _reference("export_file.id", index=True)
+    match: Mapped[str] = mapped_column(default="unmatched")
+    language: Mapped[str] = mapped_column(default="en")
+    length: Mapped[int]  # characters
+
+
+class VaultReport(Base):
+    """The words of a report. Everything else quotes it by offsets, so that they go when this row goes."""
+
+    __tablename__ = "vault_report"
+    report_id: Mapped[str] = _reference("report.id", primary_key=True)
+    accession: Mapped[str] = mapped_column(index=True)
+    patient_number: Mapped[str] = mapped_column(default="")
+    text: Mapped[str]
+
+
+# ---------------------------------------------------------------- what the reports say
+
+
+class Section(Base):
+    """A section of a report, by offsets."""
+
+    __tablename__ = "section"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    report_id: Mapped[str] = _reference("report.id", primary_key=True, index=True)
+    start: Mapped[int] = mapped_column(primary_key=True)
+    end: Mapped[int]
+    name: Mapped[str]
+
+
+class Sentence(Base):
+    """A sentence of a report, by offsets."""
+
+    __tablename__ = "sentence"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    report_id: Mapped[str] = _reference("report.id", primary_key=True, index=True)
+    start: Mapped[int] = mapped_column(primary_key=True)
+    end: Mapped[int]
+
+
+class Concept(Base):
+    """A concept of the lexicon; codes are empty where none could be verified."""
+
+    __tablename__ = "concept"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    category: Mapped[str]
+    parent: Mapped[str] = mapped_column(default="")
+    radlex: Mapped[str] = mapped_column(default="")
+    mesh: Mapped[str] = mapped_column(default="")
+    snomed: Mapped[str] = mapped_column(default="")
+
+
+class Finding(Base):
+    """One mention of a concept in a report: what is said of it, where in the text, and by which rule that was read."""
+
+    __tablename__ = "finding"
+    __table_args__ = (
+        _one_of("assertion", "present", "absent", "uncertain"),
+        _one_of("temporality", "current", "historical"),
+        Index("ix_finding_concept_id_assertion", "concept_id", "assertion"),
+    )
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    report_id: Mapped[str] = _reference("report.id", primary_key=True, index=True)
+    start: Mapped[int] = mapped_column(primary_key=True)
+    concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
+    end: Mapped[int]
+    assertion: Mapped[str]
+    temporality: Mapped[str]
+    certainty: Mapped[float]
+    section: Mapped[str]
+    sentence_start: Mapped[int]
+    sentence_end: Mapped[int]
+    cue_start: Mapped[int | None]
+    cue_end: Mapped[int | None]
+    rule: Mapped[str] = mapped_column(default="")
+    side: Mapped[str] = mapped_column(default="")
+    site: Mapped[str] = mapped_column(default="")
+    severity: Mapped[str] = mapped_column(default="")
+    size_mm: Mapped[float | None]
+
+
+class Label(Base):
+    """What the reports of a study say of a concept, with the confidence that it is there."""
+
+    __tablename__ = "label"
+    __table_args__ = (
+        _one_of("value", "present", "absent", "uncertain"),
+        Index("ix_label_concept_id_value", "concept_id", "value"),
+    )
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    study_id: Mapped[str] = _reference("study.id", primary_key=True, index=True)
+    concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
+    value: Mapped[str]
+    confidence: Mapped[float]
+    side: Mapped[str] = mapped_column(default="")
+    mentions: Mapped[int]
+
+
+# ---------------------------------------------------------------- what the images show
+
+
+class Cohort(Base):
+    """A frozen selection of studies; its id is that of the run that selected them."""
+
+    __tablename__ = "cohort"
+    id: Mapped[str] = _reference("run.id", primary_key=True)
+    name: Mapped[str]
+    size: Mapped[int]
+
+
+class CohortStudy(Base):
+    """A study of a cohort, and the part that its patient plays: learned from, or kept aside."""
+
+    __tablename__ = "cohort_study"
+    __table_args__ = (_one_of("split", "train", "holdout"),)
+    cohort_id: Mapped[str] = _reference("cohort.id", primary_key=True)
+    study_id: Mapped[str] = _reference("study.id", primary_key=True, index=True)
+    split: Mapped[str]
+
+
+class Region(Base):
+    """The regions of an image under one recipe: one row an image, since a row a region costs nine times the time."""
+
+    __tablename__ = "region"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    image_id: Mapped[str] = _reference("image.id", primary_key=True, index=True)
+    count: Mapped[int]
+    slices: Mapped[NDArray[Any]]  # (n,) int32: the slice of the image that each region lies in; 0 for a radiograph
+    boxes: Mapped[NDArray[Any]]  # (n, 4) float32: top, left, bottom, right as fractions of the image's rows and columns
+
+
+class Embedding(Base):
+    """The vectors of an image and of its regions, in the order of Region."""
+
+    __tablename__ = "embedding"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    image_id: Mapped[str] = _reference("image.id", primary_key=True, index=True)
+    whole: Mapped[NDArray[Any]]  # (d,) float32
+    regions: Mapped[NDArray[Any]]  # (n, e) float32
+
+
+class Anomaly(Base):
+    """How far an image is from the normal that a model has learned, and where."""
+
+    __tablename__ = "anomaly"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    image_id: Mapped[str] = _reference("image.id", primary_key=True, index=True)
+    score: Mapped[float]
+    p_value: Mapped[float | None]  # against normal studies kept aside
+    peak_slice: Mapped[int]
+    peak_row: Mapped[float]  # as a fraction of the image's rows
+    peak_column: Mapped[float]
+    map: Mapped[NDArray[Any]]  # (rows, columns) float16 of the slice with the peak, over the whole image
+
+
+# ---------------------------------------------------------------- what they say of each other
+
+
+class TermEvidence(Base):
+    """Whether the map of a concept carries anything: how well its scores tell apart studies not learned from."""
+
+    __tablename__ = "term_evidence"
+    __table_args__ = (_one_of("verdict", "evidence", "no evidence", "too few"),)
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
+    positives: Mapped[int]
+    studies: Mapped[int]
+    auroc: Mapped[float | None]
+    auroc_low: Mapped[float | None]
+    auroc_high: Mapped[float | None]
+    verdict: Mapped[str]
+
+
+class TermMap(Base):
+    """How strongly a concept is seen in each region of an image."""
+
+    __tablename__ = "term_map"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    image_id: Mapped[str] = _reference("image.id", primary_key=True, index=True)
+    concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
+    score: Mapped[float]  # of the image, by a model that has not seen this patient
+    peak_slice: Mapped[int]
+    peak_row: Mapped[float]  # as a fraction of the image's rows
+    peak_column: Mapped[float]
+    side: Mapped[str] = mapped_column(default="")  # of the patient, where the projection tells
+    regions: Mapped[NDArray[Any]]  # (n,) float32, in the order of Region
+
+
+class Phenotype(Base):
+    """A cluster of studies that nobody defined beforehand."""
+
+    __tablename__ = "phenotype"
+    id: Mapped[str] = mapped_column(String(20), primary_key=True)
+    run_id: Mapped[str] = _reference("run.id", index=True)
+    number: Mapped[int]
+    name: Mapped[str]  # its over-represented terms
+    size: Mapped[int]
+    stability: Mapped[float]  # mean Jaccard over bootstraps; 0.75 and more is called stable
+    stable: Mapped[bool]
+
+
+class Membership(Base):
+    """Which phenotype a study belongs to."""
+
+    __tablename__ = "membership"
+    __table_args__ = (_one_of("split", "train", "holdout"),)
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    study_id: Mapped[str] = _reference("study.id", primary_key=True, index=True)
+    phenotype_id: Mapped[str] = _reference("phenotype.id", index=True)
+    probability: Mapped[float]
+    split: Mapped[str]
+
+
+class Enrichment(Base):
+    """How much more often a concept is reported in a phenotype than elsewhere."""
+
+    __tablename__ = "enrichment"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    phenotype_id: Mapped[str] = _reference("phenotype.id", primary_key=True)
+    concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
+    cases: Mapped[int]  # studies of the phenotype with the concept
+    expected: Mapped[float]  # how many there would be if the concept did not care
+    fold: Mapped[float]
+    p_value: Mapped[float]
+    q_value: Mapped[float]  # Benjamini-Hochberg over all pairs of the run
+    replicated: Mapped[bool | None]  # seen again in the studies kept aside; empty where they are too few to tell
+
+
+VAULT = frozenset(name for name in Base.metadata.tables if name.startswith("vault"))

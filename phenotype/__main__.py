@@ -1,0 +1,5 @@
+"""`python -m phenotype` is `phenotype`."""
+
+from phenotype.cli import main
+
+main()

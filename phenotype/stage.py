@@ -1,0 +1,274 @@
+"""The shape of a stage, and `run_stage`.
+
+A stage asks the database what it has not done yet, computes plain values from plain values, and stores them with the
+recipe that made them. Everything that stages have in common (resuming, failing alone, workers, provenance, progress) is
+here and nowhere else.
+"""
+
+import hashlib
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from filelock import FileLock, Timeout
+from sqlalchemy import Select, and_, func, select
+from sqlalchemy.orm import Session
+
+from db.session import Database
+from db.tables import Base, Run, Task
+from db.write import delete_rows, insert_rows
+from phenotype.executors import Failure, Outcome, Refused, run_batches
+
+__all__ = ["Failure", "Progress", "Refused", "Stage", "Summary", "knob", "run_of", "run_stage"]
+
+Progress = Callable[[int, int, str], None]  # done, of how many, what
+SOFTWARE = ("phenotype", "numpy", "pydicom", "scikit-learn", "spacy", "sqlalchemy", "torch")
+
+
+def knob(default: Any, help: str, *, recipe: bool = True, hidden: bool = False) -> Any:
+    """A field of a stage: a command-line option, a key in pipeline.toml and, unless `recipe` is false, part of the
+    run's fingerprint. Only what cannot change a result (a device, a path whose content is hashed) is left out of it."""
+    return field(default=default, metadata={"help": help, "recipe": recipe, "hidden": hidden})
+
+
+def run_of(stage: str, help: str) -> Any:
+    """A field that names the run of another stage to build upon: its id or the beginning of it, its label, or nothing
+    for the current one. It is resolved before the stage starts, so that the recipe names one run for good."""
+    return field(default="", metadata={"help": help, "recipe": True, "hidden": False, "run_of": stage})
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """One step from rows to rows. Fields are its recipe; the four methods below are all that differs between stages.
+
+    name: the command. subject: the column of the results that holds the subject's id. results: the tables it fills.
+    batch: how many subjects are computed and committed together. revision: raised when the same recipe gives other
+    results, so that old runs are not mistaken for new ones.
+    """
+
+    name: ClassVar[str]
+    subject: ClassVar[str]
+    results: ClassVar[tuple[type[Base], ...]] = ()
+    batch: ClassVar[int] = 16
+    revision: ClassVar[int] = 1
+
+    @abstractmethod
+    def subjects(self) -> Select[Any]:
+        """What there is: a SELECT of id, version and, if the order matters, a third column to order by.
+
+        The version is a string; a subject whose version has changed is done again.
+        """
+
+    @abstractmethod
+    def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
+        """The inputs of these subjects as plain values. A subject left out is not computed and not written down."""
+
+    @abstractmethod
+    def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Outputs from inputs. Pure: it runs on any worker, touches no database, and one subject's output does not
+        depend on its neighbours in the batch."""
+
+    @abstractmethod
+    def store(self, session: Session, outputs: dict[str, Any]) -> None:
+        """Write the outputs of a batch, in the transaction that also writes its Tasks."""
+
+    def refuse(self, session: Session, failures: dict[str, Failure]) -> None:  # noqa: B027  (most have nothing to do)
+        """Write down elsewhere than in Task that these subjects failed; called in the same transaction."""
+
+    def resolve(self, session: Session, home: Path) -> Self:
+        """The stage with all its fields known: names of runs replaced by their ids. `home` is the folder beside the
+        database."""
+        known = {
+            f.name: find_run(session, f.metadata["run_of"], getattr(self, f.name))
+            for f in fields(self)
+            if "run_of" in f.metadata
+        }
+        return replace(self, **known)
+
+    @property
+    def label(self) -> str:
+        """What tells two runs of this stage apart for people: the model's name, the cohort's."""
+        return ""
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The fields that decide the results, as JSON knows them."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("recipe", True)}
+        recipe: dict[str, Any] = json.loads(json.dumps(values))
+        return recipe
+
+    @property
+    def run_id(self) -> str:
+        """A digest of the stage and its recipe: the same recipe is the same run, in any database."""
+        text = json.dumps([self.name, self.revision, self.recipe], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run of a stage did: subjects done and failed now, and those that were done already."""
+
+    run_id: str
+    stage: str
+    done: int
+    failed: int
+    before: int
+    seconds: float
+
+
+def stage_fields(kind: type[Stage]) -> list[Field[Any]]:
+    """The fields that a person may set, in their order."""
+    return [f for f in fields(kind) if not f.metadata.get("hidden") and f.default is not MISSING]
+
+
+def find_run(session: Session, stage: str, name: str) -> str:
+    """The id of the run of `stage` that is called `name`, or of the current one where the name is empty.
+
+    Raises Refused where there is none, or where the beginning of an id fits several.
+    """
+    newest = select(Run.id).where(Run.stage == stage).order_by(Run.opened_at.desc(), Run.id).limit(1)
+    matches = list(session.scalars(newest.where(Run.label == name) if name else newest))
+    if name and not matches:
+        matches = list(session.scalars(select(Run.id).where(Run.stage == stage, Run.id.startswith(name))))
+    if len(matches) > 1:
+        raise Refused("run", f"'{name}' is the beginning of {len(matches)} runs of '{stage}'; write more of it")
+    if not matches:
+        what = f"is called '{name}'" if name else "exists"
+        hint = f"`phenotype {stage}` makes one, `phenotype status` lists them"
+        raise Refused("run", f"no run of '{stage}' {what}: {hint}")
+    return matches[0]
+
+
+@cache
+def _software() -> dict[str, str]:
+    versions = {"python": sys.version.split()[0]}
+    for package in SOFTWARE:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    return versions
+
+
+def run_stage(
+    stage: Stage,
+    database: Database,
+    home: Path,
+    *,
+    executor: str = "here",
+    progress: Progress | None = None,
+) -> Summary:
+    """Do what `stage` has not done yet and return what was done.
+
+    Stopped at any moment and run again, the tables end as if it had never been stopped: a batch and its Tasks are one
+    transaction. Raises Refused where the stage cannot start, or where another process is at work on this database.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home / "working.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise Refused("busy", "another phenotype process is at work on this database; wait for it or stop it") from None
+    with lock:
+        started = datetime.now(UTC)
+        with database.writing() as session:
+            stage = stage.resolve(session, home)
+            _open_run(session, stage, started)
+        with database.reading() as session:
+            todo, before = _todo(session, stage)
+        report = progress or (lambda *_: None)
+        done = failed = 0
+        report(0, len(todo), "")
+        try:
+            for outcome, versions in _outcomes(stage, database, todo, executor):
+                with database.writing() as session:
+                    _commit(session, stage, outcome, versions)
+                done, failed = done + len(outcome.outputs), failed + len(outcome.failures)
+                report(done + failed, len(todo), f"{failed} failed" if failed else "")
+        except KeyboardInterrupt:
+            _close_run(database, stage, "interrupted")
+            raise
+        _close_run(database, stage, "finished")
+        seconds = (datetime.now(UTC) - started).total_seconds()
+        return Summary(stage.run_id, stage.name, done, failed, before, seconds)
+
+
+def _open_run(session: Session, stage: Stage, now: datetime) -> None:
+    run = session.get(Run, stage.run_id)
+    if run is None:
+        run = Run(
+            id=stage.run_id,
+            stage=stage.name,
+            label=stage.label,
+            recipe=stage.recipe,
+            software=_software(),
+            started_at=now,
+        )
+        session.add(run)
+    run.state, run.opened_at, run.finished_at = "running", now, None
+
+
+def _close_run(database: Database, stage: Stage, state: str) -> None:
+    with database.writing() as session:
+        run = session.get_one(Run, stage.run_id)
+        run.state, run.finished_at = state, datetime.now(UTC)
+
+
+def _todo(session: Session, stage: Stage) -> tuple[list[tuple[str, str]], int]:
+    """The subjects (id, version) that are not done, and how many are."""
+    there = stage.subjects().subquery()
+    subject, version, *order = there.columns
+    is_done = and_(
+        Task.run_id == stage.run_id, Task.subject_id == subject, Task.state == "done", Task.version == version
+    )
+    open_subjects = (
+        select(subject, version).outerjoin(Task, is_done).where(Task.run_id.is_(None)).order_by(*order, subject)
+    )
+    todo = [(row[0], str(row[1])) for row in session.execute(open_subjects.order_by(*order, subject))]
+    total = session.scalar(select(func.count()).select_from(there)) or 0
+    return todo, total - len(todo)
+
+
+def _outcomes(
+    stage: Stage, database: Database, todo: list[tuple[str, str]], executor: str
+) -> Iterator[tuple[Outcome, dict[str, str]]]:
+    """The outcome of each batch with the versions of its subjects, in order."""
+    chunks = [dict(todo[i : i + stage.batch]) for i in range(0, len(todo), stage.batch)]
+
+    def batches() -> Iterator[dict[str, Any]]:
+        for chunk in chunks:
+            with database.reading() as session:
+                inputs = stage.read(session, list(chunk))
+            yield inputs
+
+    for chunk, outcome in zip(chunks, run_batches(executor, stage.compute, batches()), strict=True):
+        yield outcome, chunk
+
+
+def _commit(session: Session, stage: Stage, outcome: Outcome, versions: dict[str, str]) -> None:
+    ids = [*outcome.outputs, *outcome.failures]
+    if not ids:
+        return
+    known = select(Task.subject_id).where(Task.run_id == stage.run_id, Task.subject_id.in_(ids))
+    again = list(session.scalars(known))
+    if again:
+        delete_rows(session, Task, run_id=stage.run_id, subject_id=again)
+        for table in reversed(stage.results):
+            delete_rows(session, table, run_id=stage.run_id, **{stage.subject: again})
+    if outcome.outputs:
+        stage.store(session, outcome.outputs)
+    if outcome.failures:
+        stage.refuse(session, outcome.failures)
+    common = {"run_id": stage.run_id, "finished_at": datetime.now(UTC)}
+    rows: list[tuple[str, str, str | None, str | None]] = [(s, "done", None, None) for s in outcome.outputs]
+    rows += [(s, "failed", f.reason, f.traceback) for s, f in outcome.failures.items()]
+    names = ("subject_id", "state", "reason", "traceback")
+    tasks = [common | {"version": versions[row[0]]} | dict(zip(names, row, strict=True)) for row in rows]
+    insert_rows(session, Task, tasks)
