@@ -414,6 +414,7 @@ class Cohort(Base):
     __tablename__ = "cohort"
     id: Mapped[str] = _reference("run.id", primary_key=True)
     name: Mapped[str]
+    images: Mapped[str]  # the kind of image that is meant: radiograph, volume or any
     size: Mapped[int]
 
 

@@ -15,20 +15,21 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Select, and_, func, select
+from sqlalchemy import Select, and_, func, literal, select
 from sqlalchemy.orm import Session
 
 from db.session import Database
-from db.tables import Base, Run, Task
+from db.tables import Base, Cohort, Run, Task
 from db.write import delete_rows, insert_rows
 from phenotype.executors import Failure, Outcome, Refused, run_batches
 
-__all__ = ["Failure", "Progress", "Refused", "Stage", "Summary", "knob", "run_of", "run_stage"]
+__all__ = ["Failure", "Fit", "Progress", "Refused", "Stage", "Subjects", "Summary", "knob", "run_of", "run_stage"]
 
 Progress = Callable[[int, int, str], None]  # done, of how many, what
+Subjects: TypeAlias = Select[*tuple[Any, ...]]  # id, version and perhaps what to order by
 SOFTWARE = ("phenotype", "numpy", "pydicom", "scikit-learn", "spacy", "sqlalchemy", "torch")
 
 
@@ -53,6 +54,8 @@ class Stage(ABC):
     results, so that old runs are not mistaken for new ones.
     """
 
+    home: str = knob("", "the folder beside the database", recipe=False, hidden=True)
+
     name: ClassVar[str]
     subject: ClassVar[str]
     results: ClassVar[tuple[type[Base], ...]] = ()
@@ -60,7 +63,7 @@ class Stage(ABC):
     revision: ClassVar[int] = 1
 
     @abstractmethod
-    def subjects(self) -> Select[Any]:
+    def subjects(self) -> Subjects:
         """What there is: a SELECT of id, version and, if the order matters, a third column to order by.
 
         The version is a string; a subject whose version has changed is done again.
@@ -90,7 +93,7 @@ class Stage(ABC):
             for f in fields(self)
             if "run_of" in f.metadata
         }
-        return replace(self, **known)
+        return replace(self, home=str(home), **known)
 
     @property
     def label(self) -> str:
@@ -109,6 +112,44 @@ class Stage(ABC):
         """A digest of the stage and its recipe: the same recipe is the same run, in any database."""
         text = json.dumps([self.name, self.revision, self.recipe], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Fit(Stage):
+    """A stage that learns one thing from a Cohort, which is its only subject.
+
+    Its recipe holds what the runs it builds upon had done when it started, so that new studies make a new run instead
+    of silently changing what was learned.
+    """
+
+    cohort: str = run_of("cohort", "the cohort to learn from, by name; nothing for the newest")
+    upstream: str = knob("", "a digest of what the runs built upon had done", hidden=True)
+
+    subject: ClassVar[str] = "cohort_id"
+
+    def subjects(self) -> Subjects:
+        """The cohort."""
+        return select(Cohort.id, literal("")).where(Cohort.id == self.cohort)
+
+    def resolve(self, session: Session, home: Path) -> Self:
+        """With the names of runs, and what they have done, known."""
+        stage = super().resolve(session, home)
+        runs = sorted(getattr(stage, f.name) for f in fields(stage) if "run_of" in f.metadata)
+        tasks = select(Task.run_id, Task.subject_id, Task.version).where(Task.run_id.in_(runs), Task.state == "done")
+        digest = hashlib.sha256()
+        for row in session.execute(tasks.order_by(Task.run_id, Task.subject_id).execution_options(yield_per=10_000)):
+            digest.update(repr(tuple(row)).encode())
+        return replace(stage, upstream=digest.hexdigest()[:16])
+
+    @property
+    def folder(self) -> Path:
+        """Where this run keeps what it has learned."""
+        return model_folder(Path(self.home), self.run_id)
+
+
+def model_folder(home: Path, run_id: str) -> Path:
+    """The folder of what a run has learned."""
+    return home / "models" / run_id
 
 
 @dataclass(frozen=True, slots=True)

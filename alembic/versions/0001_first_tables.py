@@ -71,6 +71,7 @@ def upgrade() -> None:
         "cohort",
         sa.Column("id", sa.String(length=16), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
+        sa.Column("images", sa.String(), nullable=False),
         sa.Column("size", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["id"], ["run.id"], name=op.f("fk_cohort_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_cohort")),

@@ -1,0 +1,236 @@
+"""The command line: a command for each stage, its options made from the stage's fields; and questions.
+
+Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 error, 2 usage, 3 finished, but some
+subjects failed or were quarantined, 130 interrupted.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import typer.core
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.console import QueryError, ask
+from db.queries import findings as finding_queries
+from db.queries import overview
+from db.session import HEAD, Database, DatabaseError, open_database, revision, upgrade
+from phenotype import show
+from phenotype.pipeline import STAGES, STANDARD, Step, make_stage, read_pipeline, run_step, stage_class
+from phenotype.settings import DEFAULT_DATABASE, Settings
+from phenotype.stage import Refused, Summary, stage_fields
+
+FINISHED_WITH_FAILURES = 3
+
+
+class _Group(typer.core.TyperGroup):
+    """Every error that a person can mend is one line that says how."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            show.messages.print("stopped; the same command continues", markup=False)
+            raise typer.Exit(130) from None
+        except (Refused, DatabaseError, QueryError) as error:
+            show.messages.print(str(error), style="red", markup=False)
+            raise typer.Exit(1) from None
+        except SQLAlchemyError as error:
+            # its message quotes the values of the statement
+            show.messages.print(f"the database failed: {type(error).__name__}", style="red", markup=False)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="From a PACS export to findings in SQL, image features, term maps and phenotypes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a traceback with local values would show personal data
+    add_completion=False,
+)
+database_app = typer.Typer(help="The database itself.", no_args_is_help=True)
+app.add_typer(database_app, name="db")
+
+Json = Annotated[bool, typer.Option("--json", help="write JSON")]
+Csv = Annotated[bool, typer.Option("--csv", help="write CSV")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"phenotype {metadata.version('phenotype')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    db: Annotated[str, typer.Option(envvar="PHENOTYPE_DB", help="the database, an SQLAlchemy URL")] = DEFAULT_DATABASE,
+    home: Annotated[
+        Path | None, typer.Option(envvar="PHENOTYPE_HOME", help="the folder of models; by default beside the database")
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(envvar="PHENOTYPE_EXECUTOR", help="where to compute: here, or processes:N")
+    ] = "here",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="say which this is")
+    ] = False,
+) -> None:
+    """Options of every command; they stand before its name."""
+    context.obj = Settings(db, home, executor, quiet)
+
+
+def _run(settings: Settings, steps: Sequence[Step]) -> None:
+    """Run steps, say what each did, and leave with 3 where something failed."""
+    database = open_database(settings.database)
+    failed = 0
+    for step in steps:
+        label = f"{step.stage.name} {step.stage.label}".strip()
+        with show.progress(label, quiet=settings.quiet) as progress:
+            summary = run_step(
+                step, database, settings.home_of(database), executor=settings.executor, progress=progress
+            )
+        failed += summary.failed
+        show.messages.print(_sentence(label, summary), markup=False)
+    with database.reading() as session:
+        quarantined = sum(f.count for f in overview.file_states(session) if f.state in ("quarantined", "conflict"))
+    took_in = any(step.stage.name == "ingest" for step in steps)
+    if failed or (took_in and quarantined):
+        show.messages.print("some could not be used: `phenotype files` and `phenotype failures` say why", markup=False)
+        raise typer.Exit(FINISHED_WITH_FAILURES)
+
+
+def _sentence(label: str, summary: Summary) -> str:
+    before = f", {summary.before} were done before" if summary.before else ""
+    failed = f", {summary.failed} failed" if summary.failed else ""
+    return f"{label}: {summary.done} done{failed}{before} ({summary.seconds:.1f} s, run {summary.run_id})"
+
+
+def _stage_command(name: str) -> Callable[..., None]:
+    """A command whose options are the fields of a stage."""
+    kind = stage_class(name)
+
+    def command(context: typer.Context, **values: Any) -> None:
+        sources = tuple(str(source) for source in values.pop("sources", ()))
+        steps = [Step(make_stage(name, values), sources)]
+        if name == "ingest":
+            steps.append(Step(make_stage("assemble", {})))
+        _run(context.obj, steps)
+
+    parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    if name == "ingest":
+        what = Annotated[list[Path], typer.Argument(help="folders, zip archives or files", exists=True)]
+        parameters.append(inspect.Parameter("sources", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=what))
+    for field in stage_fields(kind):
+        annotation: Any = Annotated[type(field.default), typer.Option(help=field.metadata["help"])]
+        parameters.append(
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+        )
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__doc__ = inspect.getdoc(kind)
+    return command
+
+
+@app.command(rich_help_panel="Pipelines")
+def init(
+    source: Annotated[Path, typer.Argument(help="the export: a folder or a zip archive", exists=True)],
+    out: Annotated[Path, typer.Option(help="the file to write")] = Path("pipeline.toml"),
+) -> None:
+    """Write a pipeline file for an export, to be read, changed and run."""
+    if out.exists():
+        raise Refused("exists", f"{out} is there already; choose another with --out")
+    path = str(source.resolve()).replace("\\", "/")
+    out.write_text(STANDARD.format(name=out.name, sources=f"'{path}'"), encoding="utf-8")
+    show.messages.print(f"wrote {out}; now: phenotype run {out}", markup=False)
+
+
+@app.command(rich_help_panel="Pipelines")
+def run(context: typer.Context, pipeline: Annotated[Path, typer.Argument(help="a pipeline file", exists=True)]) -> None:
+    """Run all stages of a pipeline file; run again, it continues where it was stopped."""
+    _run(context.obj, read_pipeline(pipeline))
+
+
+def _show(rows: Sequence[Any], kind: Any, as_json: bool, as_csv: bool) -> None:
+    columns = [field.name for field in fields(kind)]
+    show.answer(columns, [list(asdict(row).values()) for row in rows], as_json=as_json, as_csv=as_csv)
+
+
+@app.command(rich_help_panel="Questions")
+def status(context: typer.Context, as_json: Json = False, as_csv: Csv = False) -> None:
+    """What there is and what was run."""
+    database = open_database(context.obj.database)
+    with database.reading() as session:
+        if not (as_json or as_csv):
+            _show(overview.counts(session), overview.Counts, False, False)
+        _show(overview.run_states(session), overview.RunState, as_json, as_csv)
+
+
+@app.command(rich_help_panel="Questions")
+def files(context: typer.Context, as_json: Json = False, as_csv: Csv = False) -> None:
+    """What became of each file and report that was delivered."""
+    with open_database(context.obj.database).reading() as session:
+        _show(overview.file_states(session), overview.FileState, as_json, as_csv)
+
+
+@app.command(rich_help_panel="Questions")
+def failures(context: typer.Context, as_json: Json = False, as_csv: Csv = False) -> None:
+    """Why subjects failed."""
+    with open_database(context.obj.database).reading() as session:
+        _show(overview.failure_reasons(session), overview.FailureReason, as_json, as_csv)
+
+
+@app.command(rich_help_panel="Questions")
+def findings(
+    context: typer.Context,
+    concept: Annotated[str, typer.Option(help="a concept, by id or name")] = "",
+    assertion: Annotated[str, typer.Option(help="present, absent or uncertain")] = "",
+    study: Annotated[str, typer.Option(help="the id of a study")] = "",
+    limit: Annotated[int, typer.Option(help="how many rows at most")] = 100,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """What the reports say."""
+    with open_database(context.obj.database).reading() as session:
+        rows = finding_queries.findings(session, concept=concept, assertion=assertion, study=study, limit=limit)
+        _show(rows, finding_queries.FindingRow, as_json, as_csv)
+
+
+@app.command(rich_help_panel="Questions")
+def sql(
+    context: typer.Context,
+    query: Annotated[str, typer.Argument(help="a SELECT over the views of docs/sql.md")],
+    limit: Annotated[int, typer.Option(help="how many rows at most")] = 10_000,
+    seconds: Annotated[float, typer.Option(help="how long it may take")] = 30.0,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Ask in SQL. Read-only, and without a way to personal data."""
+    found = ask(open_database(context.obj.database), query, limit=limit, seconds=seconds)
+    show.answer(found.columns, found.rows, as_json=as_json, as_csv=as_csv)
+    if found.cut:
+        show.messages.print(f"only the first {limit} rows; --limit shows more", markup=False)
+
+
+@database_app.command("upgrade")
+def db_upgrade(context: typer.Context) -> None:
+    """Bring the tables to the version that this program needs."""
+    database = Database(context.obj.database)
+    before = revision(database.engine)
+    upgrade(database)
+    show.messages.print(f"from {before or 'nothing'} to {HEAD}", markup=False)
+
+
+def main() -> None:
+    """Run the command line. Only the room whose command is asked for is imported; help needs them all."""
+    others = {"init", "run", "status", "files", "failures", "findings", "sql", "db"}
+    words = set(sys.argv[1:])
+    for name in STAGES:
+        if name in words or not words & (others | set(STAGES)):
+            app.command(name, rich_help_panel="Stages")(_stage_command(name))
+    app()

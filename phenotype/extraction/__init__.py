@@ -1,0 +1,1 @@
+"""Reports to findings, findings to labels, labels to cohorts."""

@@ -1,0 +1,176 @@
+"""The stages in a table, and a pipeline file that names them in order.
+
+A pipeline is TOML: one `[[stage]]` for each step, `run` the name of a stage, and any of its fields. `ingest` also takes
+`sources`, a list of paths.
+"""
+
+import importlib
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from db.session import Database
+from phenotype.stage import Progress, Refused, Stage, Summary, run_stage, stage_fields
+
+STAGES: dict[str, str] = {
+    "ingest": "phenotype.ingest.stage:Ingest",
+    "assemble": "phenotype.ingest.stage:Assemble",
+    "extract": "phenotype.extraction.stage:Extract",
+    "label": "phenotype.extraction.stage:LabelStudies",
+    "cohort": "phenotype.extraction.stage:SelectCohort",
+    "train": "phenotype.features.stage:Train",
+    "embed": "phenotype.features.stage:Embed",
+    "score": "phenotype.features.stage:Score",
+    "link": "phenotype.linking.stage:Link",
+    "map": "phenotype.linking.stage:MapTerms",
+    "cluster": "phenotype.clustering.stage:Cluster",
+}
+
+STANDARD = """\
+# From an export to phenotypes: `phenotype run {name}`
+# Every field of every stage can stand here; `phenotype STAGE --help` lists them.
+
+[[stage]]
+run = "ingest"
+sources = [{sources}]
+
+[[stage]]
+run = "assemble"
+
+[[stage]]
+run = "extract"
+
+[[stage]]
+run = "label"
+
+# the model of the normal learns from studies that were reported normal
+[[stage]]
+run = "cohort"
+called = "normal"
+reports = "normal"
+
+[[stage]]
+run = "train"
+model = "f-anogan"
+cohort = "normal"
+
+[[stage]]
+run = "score"
+
+# everything else learns from all studies
+[[stage]]
+run = "cohort"
+called = "all"
+
+[[stage]]
+run = "train"
+model = "cae"
+cohort = "all"
+
+[[stage]]
+run = "train"
+model = "cae"
+cohort = "all"
+patch = 32
+
+[[stage]]
+run = "embed"
+
+[[stage]]
+run = "link"
+cohort = "all"
+
+[[stage]]
+run = "map"
+
+[[stage]]
+run = "cluster"
+cohort = "all"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A stage with its fields, and for `ingest` the paths to take in."""
+
+    stage: Stage
+    sources: tuple[str, ...] = ()
+
+
+def stage_class(name: str) -> type[Stage]:
+    """The class of a stage. Raises Refused for a name that is none."""
+    if name not in STAGES:
+        raise Refused("stage", f"no stage is called '{name}'; there are {', '.join(STAGES)}")
+    module, _, attribute = STAGES[name].partition(":")
+    kind: type[Stage] = getattr(importlib.import_module(module), attribute)
+    return kind
+
+
+def make_stage(name: str, values: dict[str, Any]) -> Stage:
+    """A stage from its name and fields. Raises Refused for a field it does not have, or a value of another kind."""
+    kind = stage_class(name)
+    known = {f.name: f for f in stage_fields(kind)}
+    for field, value in values.items():
+        if field not in known:
+            raise Refused("field", f"'{name}' has no field '{field}'; it has {', '.join(known)}")
+        default = known[field].default
+        right = isinstance(value, type(default)) and not (isinstance(value, bool) and not isinstance(default, bool))
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            right = True
+        if not right:
+            kinds = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+            raise Refused("field", f"'{field}' of '{name}' is {value!r}, but must be {kinds[type(default)]}")
+    return kind(**values)
+
+
+def read_pipeline(path: Path) -> list[Step]:
+    """The steps of a pipeline file. Raises Refused naming what is wrong with it."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refused("pipeline", f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Refused("pipeline", f"{path} is not TOML: {error}") from None
+    if set(content) != {"stage"} or not isinstance(content["stage"], list):
+        raise Refused("pipeline", f"{path} must hold [[stage]] tables and nothing else; `phenotype init` writes one")
+    steps = []
+    for table in content["stage"]:
+        values = dict(table)
+        name = values.pop("run", "")
+        sources = values.pop("sources", []) if name == "ingest" else []
+        if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+            raise Refused("field", "'sources' of 'ingest' must be a list of paths")
+        steps.append(Step(make_stage(name, values), tuple(str(path.parent / source) for source in sources)))
+    return steps
+
+
+def run_pipeline(
+    steps: list[Step],
+    database: Database,
+    home: Path,
+    *,
+    executor: str = "here",
+    watch: Callable[[Stage], Progress] | None = None,
+) -> Iterator[Summary]:
+    """Run the steps in order, each continuing where it was stopped; `watch` gives a progress for each stage."""
+    for step in steps:
+        progress = watch(step.stage) if watch else None
+        yield run_step(step, database, home, executor=executor, progress=progress)
+
+
+def run_step(step: Step, database: Database, home: Path, *, executor: str, progress: Progress | None) -> Summary:
+    """Run one step. `ingest` has more to it: files are written down before, and reports matched after."""
+    if step.stage.name != "ingest":
+        return run_stage(step.stage, database, home, executor=executor, progress=progress)
+    from phenotype.ingest.stage import conservation, match_reports, register
+
+    for source in step.sources:
+        register(database, Path(source))
+    summary = run_stage(step.stage, database, home, executor=executor, progress=progress)
+    with database.writing() as session:
+        match_reports(session)
+    with database.reading() as session:
+        conservation(session)
+    return summary
