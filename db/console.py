@@ -16,7 +16,8 @@ FUNCTIONS = frozenset(
     # aggregates, windows, texts, numbers, dates and JSON; nothing that loads, writes or tells of this machine
     """abs avg cast ceil char coalesce concat concat_ws count cume_dist date datetime dense_rank exp first_value
     floor format glob group_concat hex ifnull iif instr json json_array_length json_each json_extract json_type
-    julianday lag last_value lead length like ln log log10 log2 lower ltrim max min mod nth_value ntile nullif percent_rank pow
+    julianday lag last_value lead length like ln log log10 log2 lower ltrim max min mod nth_value ntile nullif
+    percent_rank pow
     power printf quote rank replace round row_number rtrim sign sqrt strftime string_agg substr substring sum time total
     trim trunc typeof unicode unixepoch upper""".split()  # noqa: SIM905
 )

@@ -288,6 +288,7 @@ class Image(Base):
     spacing: Mapped[list[float] | None]  # slices, rows, columns (a radiograph: rows, columns), mm
     orientation: Mapped[list[float] | None]
     left_out: Mapped[int] = mapped_column(default=0)  # instances of the series that do not belong to this array
+    left_out_reasons: Mapped[dict[str, Any]]  # reason -> how many of them
 
 
 class ImageInstance(Base):

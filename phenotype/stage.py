@@ -10,6 +10,7 @@ import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -26,9 +27,22 @@ from db.tables import Base, Cohort, Run, Task
 from db.write import delete_rows, insert_rows
 from phenotype.executors import Failure, Outcome, Refused, run_batches
 
-__all__ = ["Failure", "Fit", "Progress", "Refused", "Stage", "Subjects", "Summary", "knob", "run_of", "run_stage"]
+__all__ = [
+    "Failure",
+    "Fit",
+    "Progress",
+    "Refused",
+    "Stage",
+    "Subjects",
+    "Summary",
+    "knob",
+    "run_of",
+    "run_stage",
+    "tell",
+]
 
 Progress = Callable[[int, int, str], None]  # done, of how many, what
+_listener: ContextVar[Progress] = ContextVar("_listener", default=lambda *_: None)
 Subjects: TypeAlias = Select[*tuple[Any, ...]]  # id, version and perhaps what to order by
 SOFTWARE = ("phenotype", "numpy", "pydicom", "scikit-learn", "spacy", "sqlalchemy", "torch")
 
@@ -39,10 +53,15 @@ def knob(default: Any, help: str, *, recipe: bool = True, hidden: bool = False) 
     return field(default=default, metadata={"help": help, "recipe": recipe, "hidden": hidden})
 
 
-def run_of(stage: str, help: str) -> Any:
+def run_of(stage: str, help: str, default: str = "") -> Any:
     """A field that names the run of another stage to build upon: its id or the beginning of it, its label, or nothing
     for the current one. It is resolved before the stage starts, so that the recipe names one run for good."""
-    return field(default="", metadata={"help": help, "recipe": True, "hidden": False, "run_of": stage})
+    return field(default=default, metadata={"help": help, "recipe": True, "hidden": False, "run_of": stage})
+
+
+def tell(done: int, total: int, what: str) -> None:
+    """Report progress from within `compute`. Heard where it runs in the process that shows it, which a Fit always does."""
+    _listener.get()(done, total, what)
 
 
 @dataclass(frozen=True)
@@ -225,6 +244,9 @@ def run_stage(
         with database.reading() as session:
             todo, before = _todo(session, stage)
         report = progress or (lambda *_: None)
+        if isinstance(stage, Fit):  # one subject, which says itself how far it is
+            executor = "here"
+            _listener.set(report)
         done = failed = 0
         report(0, len(todo), "")
         try:

@@ -36,6 +36,7 @@ class CohortImage:
 
     image_id: str
     study_id: str
+    patient_id: str
     split: str
     fold: int
 
@@ -67,7 +68,7 @@ def cohort_images(session: Session, cohort_id: str, images_run: str) -> list[Coh
     """The images of a cohort of the kind that it means, as put together by one run, ordered by image id."""
     kind = session.scalars(select(Cohort.images).where(Cohort.id == cohort_id)).one()
     query = (
-        select(Image.id, Image.study_id, CohortStudy.split, Patient.fold)
+        select(Image.id, Image.study_id, Study.patient_id, CohortStudy.split, Patient.fold)
         .join(CohortStudy, CohortStudy.study_id == Image.study_id)
         .join(Study, Study.id == Image.study_id)
         .join(Patient, Patient.id == Study.patient_id)

@@ -1,0 +1,204 @@
+"""Train, Embed and Score: this room's door to the database."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from sqlalchemy import literal, select
+from sqlalchemy.orm import Session
+
+from db.queries.images import cohort_images, image_files
+from db.tables import Anomaly, Cohort, Embedding, Image, Region, Run
+from db.write import insert_rows
+from phenotype.features.views import Source
+from phenotype.models import MODELS
+from phenotype.stage import Fit, Refused, Stage, Subjects, knob, model_folder, run_of, tell
+
+
+def _sources(session: Session, ids: list[str]) -> dict[str, Source]:
+    return {i: Source(f.kind, f.modality, f.files) for i, f in image_files(session, ids).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainInput:
+    """Images by id: to learn from, and one for each patient kept aside, to calibrate on."""
+
+    train: list[tuple[str, Source]]
+    holdout: list[tuple[str, Source]]
+
+
+@dataclass(frozen=True)
+class Train(Fit):
+    """Train an image model on the studies of a cohort, without labels."""
+
+    images: str = run_of("assemble", "the run that put the images together")
+    model: str = knob("cae", f"the model: {', '.join(MODELS)}")
+    size: int = knob(64, "side of the view that a model of whole images sees, in pixels")
+    patch: int = knob(0, "side of the patches that a model of patches sees; 0 for whole images")
+    resolution: int = knob(128, "side of the view that patches are cut from")
+    slices: int = knob(8, "slices of a volume to learn from")
+    patches: int = knob(24, "patches of a view to learn from")
+    steps: int = knob(0, "training steps; 0 for what suits the model")
+    batch_size: int = knob(0, "samples a step; 0 for what suits the model")
+    learning_rate: float = knob(0.0, "0 for what suits the model")
+    seed: int = knob(0, "of all chance in training")
+    threads: int = knob(2, "CPU threads; part of the recipe, since sums of floats depend on it")
+    accelerator: str = knob("cpu", "cpu, cuda or what else Lightning Fabric knows")
+    devices: int = knob(1, "how many of them")
+    precision: str = knob("32-true", "as Lightning Fabric names it, such as bf16-mixed; on a CPU always 32 bits")
+    checkpoint_every: int = knob(100, "steps between checkpoints", recipe=False)
+
+    name: ClassVar[str] = "train"
+
+    @property
+    def label(self) -> str:
+        """The model, and what it sees."""
+        return f"{self.model}-{'patch' if self.patch else 'image'}"
+
+    def resolve(self, session: Session, home: Path) -> Self:
+        """With the training that suits the model, where none was asked for."""
+        if self.model not in MODELS:
+            raise Refused("model", f"no model is called '{self.model}'; there are {', '.join(MODELS)}")
+        family = MODELS[self.model]
+        stage = replace(
+            self,
+            steps=self.steps or family.steps,
+            batch_size=self.batch_size or family.batch_size,
+            learning_rate=self.learning_rate or family.learning_rate,
+        )
+        return super(Train, stage).resolve(session, home)
+
+    def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
+        """The images of the cohort."""
+        chosen = cohort_images(session, ids[0], self.images)
+        sources = _sources(session, [image.image_id for image in chosen])
+        split: dict[str, list[tuple[str, Source]]] = {"train": [], "holdout": []}
+        seen: set[str] = set()
+        for image in chosen:
+            if image.split == "train" or image.patient_id not in seen:  # images of one patient are not independent
+                split[image.split].append((image.image_id, sources[image.image_id]))
+            if image.split == "holdout":
+                seen.add(image.patient_id)
+        return {ids[0]: TrainInput(**split)}
+
+    def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Train, calibrate, and leave the model in the run's folder."""
+        from phenotype.features.fitting import fit_model
+
+        return {cohort: fit_model(self, images, tell) for cohort, images in inputs.items()}
+
+    def store(self, session: Session, outputs: dict[str, Any]) -> None:
+        """Nothing: the model is in the folder of the run."""
+
+
+@dataclass(frozen=True)
+class _PerImage(Stage):
+    """A stage whose subjects are the images of the kind that a model has learned from."""
+
+    images: str = run_of("assemble", "the run that put the images together")
+    slices: int = knob(8, "slices of a volume to look at")
+    kind: str = knob("", "the kind of image that the model has learned from", hidden=True)
+
+    subject: ClassVar[str] = "image_id"
+    batch: ClassVar[int] = 8
+
+    def subjects(self) -> Subjects:
+        """Images of the model's kind."""
+        query = select(Image.id, literal("")).where(Image.run_id == self.images)
+        return query if self.kind == "any" else query.where(Image.kind == self.kind)
+
+    def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
+        """Where the images lie."""
+        return _sources(session, ids)
+
+
+def _kind_learned(session: Session, run_id: str) -> str:
+    cohort = session.get_one(Run, run_id).recipe["cohort"]
+    return session.scalars(select(Cohort.images).where(Cohort.id == cohort)).one()
+
+
+@dataclass(frozen=True)
+class Embed(_PerImage):
+    """Describe images and their regions by vectors."""
+
+    whole: str = run_of("train", "the model of whole images", "cae-image")
+    patches: str = run_of("train", "the model of patches", "cae-patch")
+    stride: int = knob(8, "pixels between patches")
+    resolution: int = knob(128, "side of the view that patches are cut from")
+
+    name: ClassVar[str] = "embed"
+    results: ClassVar = (Region, Embedding)
+
+    def resolve(self, session: Session, home: Path) -> Self:
+        """With the kind of image that the models know."""
+        stage = super().resolve(session, home)
+        return replace(stage, kind=_kind_learned(session, stage.whole))
+
+    def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Image id to EmbeddedImage."""
+        from phenotype.features.inference import embed_image, one_thread, trained
+
+        whole, _ = trained(model_folder(Path(self.home), self.whole))
+        patches, _ = trained(model_folder(Path(self.home), self.patches))
+        with one_thread():
+            return {
+                image: embed_image(
+                    source, whole, patches, resolution=self.resolution, stride=self.stride, slices=self.slices
+                )
+                for image, source in inputs.items()
+            }
+
+    def store(self, session: Session, outputs: dict[str, Any]) -> None:
+        """One row an image in Region and in Embedding."""
+        ids = {image: {"run_id": self.run_id, "image_id": image} for image in outputs}
+        places = [ids[i] | {"count": len(e.slices), "slices": e.slices, "boxes": e.boxes} for i, e in outputs.items()]
+        vectors = [ids[i] | {"whole": e.whole, "regions": e.regions} for i, e in outputs.items()]
+        insert_rows(session, Region, places)
+        insert_rows(session, Embedding, vectors)
+
+
+@dataclass(frozen=True)
+class Score(_PerImage):
+    """Say how far images are from the normal that a model has learned, and where."""
+
+    model: str = run_of("train", "the model of the normal", "f-anogan-image")
+
+    name: ClassVar[str] = "score"
+    results: ClassVar = (Anomaly,)
+    scores_with: str = knob("", "the model's name", hidden=True)
+
+    @property
+    def label(self) -> str:
+        """The model's name."""
+        return self.scores_with
+
+    def resolve(self, session: Session, home: Path) -> Self:
+        """With the kind of image that the model knows."""
+        stage = super().resolve(session, home)
+        label = session.get_one(Run, stage.model).label
+        return replace(stage, kind=_kind_learned(session, stage.model), scores_with=label)
+
+    def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Image id to ScoredImage."""
+        from phenotype.features.inference import one_thread, score_image, trained
+
+        model, calibration = trained(model_folder(Path(self.home), self.model))
+        with one_thread():
+            return {i: score_image(s, model, calibration, slices=self.slices) for i, s in inputs.items()}
+
+    def store(self, session: Session, outputs: dict[str, Any]) -> None:
+        """One row an image."""
+        rows = [
+            {
+                "run_id": self.run_id,
+                "image_id": image,
+                "score": scored.score,
+                "p_value": scored.p_value,
+                "peak_slice": scored.slice,
+                "peak_row": scored.row,
+                "peak_column": scored.column,
+                "map": scored.map,
+            }
+            for image, scored in outputs.items()
+        ]
+        insert_rows(session, Anomaly, rows)
