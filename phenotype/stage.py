@@ -60,7 +60,7 @@ def run_of(stage: str, help: str, default: str = "") -> Any:
 
 
 def tell(done: int, total: int, what: str) -> None:
-    """Report progress from within `compute`. Heard where it runs in the process that shows it, which a Fit always does."""
+    """Report progress from within `compute`; heard where that runs in the process that shows it, as a Fit does."""
     _listener.get()(done, total, what)
 
 

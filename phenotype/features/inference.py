@@ -25,7 +25,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedImage:
-    """The vector of an image (d,), and of its n regions (n, e), with their slices (n,) and boxes (n, 4) as fractions."""
+    """The vector of an image (d,) and of its n regions (n, e), their slices (n,) and boxes (n, 4) as fractions."""
 
     whole: Floats
     slices: NDArray[np.int32]
@@ -75,7 +75,7 @@ def embed_image(
         boxes.append(corners.reshape(-1, 4).astype(np.float32))
         places.append(np.full(len(found.boxes), fine.slice, np.int32))
     return EmbeddedImage(
-        np.mean(codes, axis=0, dtype=np.float64).astype(np.float32),
+        np.asarray(np.mean(codes, axis=0, dtype=np.float64), np.float32),
         np.concatenate(places),
         np.concatenate(boxes),
         np.concatenate(vectors).astype(np.float32),

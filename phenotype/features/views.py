@@ -1,6 +1,6 @@
 """What a model sees of an image: standardized views, patches of them, and the way back to the image's own pixels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ class View:
 
     def to_fractions(self, points: NDArray[np.generic]) -> NDArray[np.float64]:
         """Points (..., 2) of the view as fractions of the image's rows and columns, inside it."""
-        return np.clip(self.frame.to_original(points) / np.asarray(self.shape), 0.0, 1.0)
+        return np.asarray(np.clip(self.frame.to_original(points) / np.asarray(self.shape), 0.0, 1.0), np.float64)
 
     def without_border(self, seen: Floats) -> Floats:
         """What lies over the image of a map over the view: the black border beside it left out."""
@@ -70,7 +70,7 @@ class Patches:
 def body_patches(view: View, side: int, stride: int) -> Patches:
     """Patches on a regular grid whose centre is on the body; all of them where no body was found."""
     body = regions.foreground(view.pixels)
-    boxes = regions.grid(view.pixels.shape, side, stride)  # type: ignore[arg-type]
+    boxes = regions.grid(view.pixels.shape, side, stride)
     centre = (boxes[:, :2] + boxes[:, 2:]) // 2
     inside = body[centre[:, 0], centre[:, 1]]
     boxes = boxes[inside] if inside.any() else boxes
@@ -87,9 +87,3 @@ def random_patches(view: View, side: int, count: int, rng: np.random.Generator) 
         places = np.argwhere(np.ones((size - side + 1, size - side + 1), dtype=np.bool_))
     corners = places[rng.integers(0, len(places), count)].astype(np.int32)
     return regions.cut(view.pixels, np.hstack([corners, corners + side]).astype(np.int32))
-
-
-def batches_of(count: int, size: int) -> Iterator[slice]:
-    """Slices that cut `count` things into batches."""
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
