@@ -137,7 +137,7 @@ class ExportFile(Base):
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     export_id: Mapped[str] = _reference("export.id", index=True)
     size: Mapped[int]  # bytes
-    kind: Mapped[str] = mapped_column(default="")  # dicom, picture, table; empty until it was read
+    kind: Mapped[str] = mapped_column(default="")  # dicom, picture, table; unread: its name decided; empty until read
     state: Mapped[str] = mapped_column(default="found")
     reason: Mapped[str] = mapped_column(default="")
     content_hash: Mapped[str | None]  # keyed: equal for equal bytes, of no use without the key

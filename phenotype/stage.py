@@ -36,6 +36,7 @@ __all__ = [
     "Subjects",
     "Summary",
     "knob",
+    "model_folder",
     "run_of",
     "run_stage",
     "tell",
