@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Select, and_, func, literal, select
+from sqlalchemy import Select, and_, exists, func, literal, select
 from sqlalchemy.orm import Session
 
 from db.session import Database
@@ -69,8 +69,8 @@ def tell(done: int, total: int, what: str) -> None:
 class Stage(ABC):
     """One step from rows to rows. Fields are its recipe; the four methods below are all that differs between stages.
 
-    name: the command. subject: the column of the results that holds the subject's id. results: the tables it fills.
-    batch: how many subjects are computed and committed together. revision: raised when the same recipe gives other
+    name: the command. results: the tables it fills. subject: their column with the subject's id; empty where a run has
+    but one. batch: how many subjects are computed and committed together. revision: raised when the same recipe gives other
     results, so that old runs are not mistaken for new ones.
     """
 
@@ -145,7 +145,7 @@ class Fit(Stage):
     cohort: str = run_of("cohort", "the cohort to learn from, by name; nothing for the newest")
     upstream: str = knob("", "a digest of what the runs built upon had done", hidden=True)
 
-    subject: ClassVar[str] = "cohort_id"
+    subject: ClassVar[str] = ""  # all that the run has stored
 
     def subjects(self) -> Subjects:
         """The cohort."""
@@ -190,20 +190,23 @@ def stage_fields(kind: type[Stage]) -> list[Field[Any]]:
 
 
 def find_run(session: Session, stage: str, name: str) -> str:
-    """The id of the run of `stage` that is called `name`, or of the current one where the name is empty.
+    """The id of the run of `stage` that is called `name`, or of the newest where the name is empty; one that has done
+    something.
 
     Raises Refused where there is none, or where the beginning of an id fits several.
     """
-    newest = select(Run.id).where(Run.stage == stage).order_by(Run.opened_at.desc(), Run.id).limit(1)
+    fruitful = exists().where(Task.run_id == Run.id, Task.state == "done")  # nothing can be built on one that failed
+    runs = select(Run.id).where(Run.stage == stage, fruitful)
+    newest = runs.order_by(Run.opened_at.desc(), Run.id).limit(1)
     matches = list(session.scalars(newest.where(Run.label == name) if name else newest))
     if name and not matches:
-        matches = list(session.scalars(select(Run.id).where(Run.stage == stage, Run.id.startswith(name))))
+        matches = list(session.scalars(runs.where(Run.id.startswith(name))))
     if len(matches) > 1:
         raise Refused("run", f"'{name}' is the beginning of {len(matches)} runs of '{stage}'; write more of it")
     if not matches:
         what = f"is called '{name}'" if name else "exists"
         hint = f"`phenotype {stage}` makes one, `phenotype status` lists them"
-        raise Refused("run", f"no run of '{stage}' {what}: {hint}")
+        raise Refused("run", f"no run of '{stage}' that has done something {what}: {hint}")
     return matches[0]
 
 
@@ -325,7 +328,7 @@ def _commit(session: Session, stage: Stage, outcome: Outcome, versions: dict[str
     if again:
         delete_rows(session, Task, run_id=stage.run_id, subject_id=again)
         for table in reversed(stage.results):
-            delete_rows(session, table, run_id=stage.run_id, **{stage.subject: again})
+            delete_rows(session, table, run_id=stage.run_id, **({stage.subject: again} if stage.subject else {}))
     if outcome.outputs:
         stage.store(session, outcome.outputs)
     if outcome.failures:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -82,3 +82,15 @@ class Shout(Stage):
     def store(self, session: Session, outputs: dict[str, Any]) -> None:
         common = {"run_id": self.run_id, "concept_id": "noise", "value": "present", "confidence": 1.0, "mentions": 1}
         insert_rows(session, Label, [common | {"study_id": s, "side": text} for s, text in outputs.items()])
+
+
+def spoiled(stage: Stage, subject: str) -> Stage:
+    """The same stage, and so the same run, but for one subject that fails."""
+
+    class Spoiled(type(stage)):  # type: ignore[misc]
+        def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
+            if subject in inputs:
+                raise Refused("spoiled", "by the test")
+            return super().compute(inputs)
+
+    return Spoiled(**{f.name: getattr(stage, f.name) for f in fields(stage)})
