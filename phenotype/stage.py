@@ -69,9 +69,11 @@ def tell(done: int, total: int, what: str) -> None:
 class Stage(ABC):
     """One step from rows to rows. Fields are its recipe; the four methods below are all that differs between stages.
 
-    name: the command. results: the tables it fills. subject: their column with the subject's id; empty where a run has
-    but one. batch: how many subjects are computed and committed together. revision: raised when the same recipe gives other
-    results, so that old runs are not mistaken for new ones.
+    name      the command
+    results   the tables it fills, each with a run_id
+    subject   their column with the subject's id; empty where a run has but one
+    batch     how many subjects are computed and committed together
+    revision  raised when the same recipe gives other results, so that old runs are not mistaken for new ones
     """
 
     home: str = knob("", "the folder beside the database", recipe=False, hidden=True)
