@@ -5,6 +5,7 @@ subjects failed or were quarantined, 130 interrupted.
 """
 
 import inspect
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -297,6 +298,8 @@ def db_upgrade(context: typer.Context) -> None:
 
 def main() -> None:
     """Run the command line. Only the room whose command is asked for is imported; help needs them all."""
+    # threads that wait by spinning take the cores from those that work, wherever something else runs too
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     others = {"init", "run", "status", "files", "failures", "findings", "sql", "db", "demo", "page"}
     words = set(sys.argv[1:])
     for name in STAGES:

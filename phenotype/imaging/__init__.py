@@ -1,0 +1,1 @@
+"""Files to arrays, arrays to patches and regions. Knows no database."""

@@ -1,0 +1,101 @@
+"""What delivered files hold, as plain values, and the small parsers that headers and tables share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+from phenotype.stage import Refused
+
+if TYPE_CHECKING:
+    from phenotype.imaging.geometry import Vector3, Vector6
+    from phenotype.ingest.tables import Table
+
+
+class Ignored(Refused):
+    """A sound object that is not wanted, by the rule named in `code`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DicomFile:
+    """What is kept of a header. Text is stripped and empty where absent; ages are years, lengths mm.
+
+    For an enhanced multi-frame whose frames form a stack, `position` is that of the first slice and `thickness` the
+    distance between slices; where they form none, `position` is None.
+    """
+
+    sop_class: str  # keyword, or the UID of a class without one
+    sop_uid: str
+    study_uid: str
+    series_uid: str
+    transfer_syntax: str
+    modality: str
+    rows: int
+    columns: int
+    frames: int
+    patient_number: str = ""
+    issuer: str = ""
+    patient_name: str = ""
+    birth_date: str = ""
+    sex: str = ""
+    age_years: float | None = None
+    accession: str = ""
+    study_date: str = ""
+    study_time: str = ""
+    study_description: str = ""
+    series_description: str = ""
+    body_part: str = ""
+    view: str = ""
+    frame_of_reference: str = ""
+    series_number: str = ""
+    number: int | None = None
+    localiser: bool = False
+    position: Vector3 | None = None
+    orientation: Vector6 | None = None
+    spacing: tuple[float, float] | None = None
+    thickness: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """A PNG or JPEG: its size in pixels. Whose it is must be told by a table."""
+
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a file turned out to be. Without content, `state` and `reason` say why."""
+
+    digest: str  # SHA-256 of its bytes, or empty where they could not be had
+    kind: str  # dicom, picture, table, or empty where that could not be told
+    content: DicomFile | PictureFile | Table | None = None
+    state: str = "ingested"
+    reason: str = ""
+
+
+def day(text: str) -> date | None:
+    """A DICOM date (YYYYMMDD, or YYYY.MM.DD as of old) or an ISO date; None for anything else."""
+    match = re.match(r"^(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})(?:\D.*)?$", text.strip())
+    try:
+        return date(*(int(part) for part in match.groups())) if match else None
+    except ValueError:
+        return None
+
+
+def age(text: str, born: date | None = None, seen: date | None = None) -> float | None:
+    """Years from a DICOM age ("045Y", "018M", "003W", "010D") or a plain number, else from the two dates."""
+    match = re.match(r"^(\d{1,3}(?:\.\d+)?)\s*([YMWD]?)$", text.strip().upper())
+    if match:
+        per_year = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.25}[match[2]]
+        return round(float(match[1]) / per_year, 3)
+    return round((seen - born).days / 365.25, 3) if born and seen and seen >= born else None
+
+
+def sex_of(text: str) -> str:
+    """F, M, O or empty."""
+    first = text.strip()[:1].upper()
+    return {"W": "F"}.get(first, first) if first in ("F", "M", "O", "W") else ""

@@ -1,0 +1,317 @@
+"""The ledger of files: each is written down before it is read, and ends in exactly one state."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from db.session import Database, vault_key
+from db.tables import (
+    Export,
+    ExportFile,
+    ExportRecord,
+    Instance,
+    Report,
+    Run,
+    Task,
+    VaultExport,
+    VaultExportFile,
+    VaultInstance,
+    VaultListedImage,
+)
+from db.write import delete_rows, insert_rows
+from phenotype.ingest import sources
+from phenotype.ingest.contents import DicomFile, PictureFile, Read
+from phenotype.ingest.identity import content_hash, surrogate
+from phenotype.ingest.rows import Rows, add_object, add_report, picture_head, report_id
+from phenotype.ingest.tables import Row, Table
+from phenotype.stage import Refused
+
+CHUNK = 5000  # files in one transaction of the ledger, ids in one IN (...)
+NOT_LISTED = "not_listed"  # the reason of a picture that stands in no table
+UNREAD = "unread"  # the kind of a file whose name or size decided
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A delivery that was written down: how many files it holds, and how many of them are new."""
+
+    export_id: str
+    files: int
+    new: int
+
+
+def register(database: Database, source: Path) -> Registered:
+    """Write down every file of a delivery before any is read. Doing it again adds nothing but files that are new.
+
+    Raises Refused("source") where there is no such folder or file.
+    """
+    kind, where = sources.kind_of(source), str(source.resolve())
+    with database.writing() as session:
+        key = vault_key(session)
+        export_id = surrogate(key, "export", where)
+        insert_rows(session, Export, [{"id": export_id, "kind": kind, "registered_at": datetime.now(UTC)}])
+        insert_rows(session, VaultExport, [{"export_id": export_id, "path": where}])
+    files = new = 0
+    for chunk in chunks(sources.walk(source)):
+        rows, places = zip(*(_ledger(key, export_id, found) for found in chunk), strict=True)
+        tables = {row["id"] for row, found in zip(rows, chunk, strict=True) if sources.is_table(found.inner)}
+        with database.writing() as session:
+            known = set(session.scalars(select(ExportFile.id).where(ExportFile.id.in_(tables))))
+            new += insert_rows(session, ExportFile, rows)
+            insert_rows(session, VaultExportFile, places)
+            if tables - known:
+                _ask_again(session, export_id)
+        files += len(chunk)
+    return Registered(export_id, files, new)
+
+
+def _ledger(key: bytes, export_id: str, found: sources.Found) -> tuple[dict[str, Any], dict[str, Any]]:
+    ref = found.ref
+    # a file that was replaced since is another file of the delivery
+    file_id = surrogate(key, "file", export_id, ref.path, ref.member, str(found.size), str(found.modified))
+    row = {
+        "id": file_id,
+        "export_id": export_id,
+        "size": found.size,
+        "kind": "" if found.state == "found" else UNREAD,
+        "state": found.state,
+        "reason": found.reason,
+        "content_hash": None,
+        "same_as": None,
+    }
+    return row, {"file_id": file_id, "path": ref.path, "member": ref.member}
+
+
+def _ask_again(session: Session, export_id: str) -> None:
+    """A table has come: pictures of this delivery that stood in none are to be read again."""
+    waiting = list(
+        session.scalars(select(ExportFile.id).where(ExportFile.export_id == export_id, ExportFile.reason == NOT_LISTED))
+    )
+    runs = list(session.scalars(select(Run.id).where(Run.stage == "ingest")))
+    for chunk in chunks(waiting):
+        delete_rows(session, Task, run_id=runs, subject_id=chunk)
+        session.execute(update(ExportFile).where(ExportFile.id.in_(chunk)).values(state="found", reason=""))
+
+
+@dataclass(frozen=True, slots=True)
+class Conservation:
+    """What became of everything that was found: files by state, and by state and reason."""
+
+    found: int
+    states: dict[str, int]
+    reasons: dict[tuple[str, str], int]
+
+
+def conservation(session: Session) -> Conservation:
+    """Check that nothing was lost, and count what became of each file.
+
+    Raises Refused("ledger") where a file has no final state, where an object was taken in without leaving an instance
+    (or the reverse), or where a duplicate has no original.
+    """
+    kinds = (ExportFile.state, ExportFile.reason)
+    counted = session.execute(select(*kinds, func.count()).group_by(*kinds).order_by(*kinds))
+    reasons = {(state, reason): count for state, reason, count in counted}
+    states: Counter[str] = Counter()
+    for (state, _), count in reasons.items():
+        states[state] += count
+    if states["found"]:
+        raise Refused("ledger", f"{states['found']} files have no final state: run `phenotype ingest` again")
+    taken = ExportFile.state.in_(("ingested", "conflict"))
+    objects = session.scalar(
+        select(func.count()).select_from(ExportFile).where(taken, ExportFile.kind.in_(("dicom", "picture")))
+    )
+    instances = session.scalar(select(func.count()).select_from(Instance).join(ExportFile).where(taken))
+    if objects != instances or instances != session.scalar(select(func.count()).select_from(Instance)):
+        raise Refused("ledger", f"{objects} objects were taken in, but there are {instances} instances of them")
+    original = ExportFile.__table__.alias()
+    orphans = session.scalar(
+        select(func.count())
+        .select_from(ExportFile)
+        .outerjoin(original, original.c.id == ExportFile.same_as)
+        .where(ExportFile.state.in_(("duplicate", "conflict")), original.c.id.is_(None))
+    )
+    if orphans:
+        raise Refused("ledger", f"{orphans} duplicates have no original")
+    return Conservation(sum(states.values()), dict(sorted(states.items())), reasons)
+
+
+def quarantine(session: Session, file_id: str, reason: str) -> None:
+    """A file that could not be read at all. What was taken in before stays as it is."""
+    waiting = ExportFile.state.in_(("found", "quarantined"))
+    values = {"state": "quarantined", "reason": reason}
+    session.execute(update(ExportFile).where(ExportFile.id == file_id, waiting).values(values))
+
+
+class Batch:
+    """One batch of read files on its way into the tables. Files are taken in their order: the first one counts."""
+
+    def __init__(self, session: Session, ids: list[str], language: str, pictures: str) -> None:
+        self.session, self.language, self.pictures = session, language, pictures
+        self.key, self.rows = vault_key(session), Rows()
+        place = VaultExportFile
+        query = select(ExportFile.id, ExportFile.export_id, place.path, place.member).join(place)
+        self.place = {row[0]: row[1:] for row in session.execute(query.where(ExportFile.id.in_(ids)))}
+
+    def write(self, outputs: dict[str, Read]) -> None:
+        """Everything of the batch."""
+        hashes = {f: content_hash(self.key, read.digest) for f, read in outputs.items() if read.digest}
+        first = self._by_content(set(hashes.values()))
+        states: dict[str, dict[str, Any]] = {}
+        fresh: dict[str, Read] = {}
+        for file_id, read in outputs.items():
+            state, same_as = read.state, None
+            if read.content is not None:
+                if first.setdefault(hashes[file_id], file_id) == file_id:
+                    fresh[file_id] = read
+                else:
+                    state, same_as = "duplicate", first[hashes[file_id]]
+                    if isinstance(read.content, Table):  # the same list may stand beside other pictures
+                        insert_rows(self.session, VaultListedImage, self._listings(file_id, read.content.rows))
+            states[file_id] = {
+                "id": file_id,
+                "kind": read.kind,
+                "state": state,
+                "reason": read.reason,
+                "content_hash": hashes.get(file_id),
+                "same_as": same_as,
+            }
+        for file_id, read in fresh.items():
+            if isinstance(read.content, Table):
+                self._table(file_id, read.content)
+        heads = self._heads(fresh, states)
+        holder = self._by_uid({head.sop_uid for head, _ in heads.values()})
+        for file_id, (head, namespace) in heads.items():
+            if holder.setdefault(head.sop_uid, file_id) != file_id:
+                states[file_id] |= {"state": "conflict", "reason": "same_uid", "same_as": holder[head.sop_uid]}
+            add_object(self.rows, self.key, file_id, hashes[file_id], head, namespace)
+        for table, rows in self.rows.of.items():
+            insert_rows(self.session, table, rows.values())
+        self.session.execute(update(ExportFile), list(states.values()))
+
+    def _by_content(self, hashes: set[str]) -> dict[str, str]:
+        """Keyed hash -> the file that was taken in with this content."""
+        taken = ExportFile.state.in_(("ingested", "conflict"))
+        query = select(ExportFile.content_hash, ExportFile.id).where(ExportFile.content_hash.in_(hashes), taken)
+        return {content: file_id for content, file_id in self.session.execute(query) if content}
+
+    def _by_uid(self, uids: set[str]) -> dict[str, str]:
+        """UID -> the file that holds it; of several with one UID, the one that came first."""
+        query = (
+            select(VaultInstance.sop_instance_uid, ExportFile.id)
+            .join(Instance, Instance.id == VaultInstance.instance_id)
+            .join(ExportFile, ExportFile.id == Instance.file_id)
+            .where(VaultInstance.sop_instance_uid.in_(uids), ExportFile.state == "ingested")
+        )
+        return dict(self.session.execute(query).all())
+
+    def _heads(self, fresh: dict[str, Read], states: dict[str, dict[str, Any]]) -> dict[str, tuple[DicomFile, str]]:
+        """The headers of this batch's objects, and the namespace of their numbers; pictures get theirs from a table."""
+        heads: dict[str, tuple[DicomFile, str]] = {}
+        for file_id, read in fresh.items():
+            if isinstance(read.content, DicomFile):
+                heads[file_id] = read.content, ""
+            elif isinstance(read.content, PictureFile):
+                listed = self._listed(file_id)
+                if listed is None:
+                    states[file_id] |= {"state": "quarantined", "reason": NOT_LISTED}
+                    continue
+                export_id = self.place[file_id][0]
+                uid = f"{export_id}/{listed.image}"
+                size = read.content
+                heads[file_id] = picture_head(uid, size.rows, size.columns, listed, self.pictures), export_id
+        return heads
+
+    def _listed(self, file_id: str) -> Row | None:
+        """What a table of the same delivery says of a picture: under the longest part of its path that is named."""
+        export_id, path, member = self.place[file_id]
+        parts = PurePosixPath(path, *PurePosixPath(member).parts[1:]).parts
+        names = ["/".join(parts[-n:]) for n in range(1, len(parts))]
+        query = select(VaultListedImage).where(
+            VaultListedImage.export_id == export_id, VaultListedImage.name.in_(names)
+        )
+        found = max(self.session.scalars(query), key=lambda row: len(row.name), default=None)
+        if found is None:
+            return None
+        return Row(
+            0,
+            accession=found.accession,
+            patient=found.patient_number,
+            image=found.name,
+            date=found.study_date,
+            sex=found.sex,
+            age_years=found.age_years,
+            view=found.view,
+        )
+
+    def _table(self, file_id: str, table: Table) -> None:
+        """The reports and listed pictures of a table, and a record of each of its rows."""
+        export_id = self.place[file_id][0]
+        identities = {row.number: report_id(self.key, row) for row in table.rows if row.text and not row.refusal}
+        known = self._reports_of_others(file_id, set(identities.values()))
+        query = select(VaultListedImage.name, VaultListedImage.accession)
+        rows = self.session.execute(query.where(VaultListedImage.export_id == export_id))
+        listed = dict(rows.all())
+        seen: set[tuple[str, str]] = set()  # what this table itself has said before
+        records, pictures = [], []
+        for row in table.rows:
+            identity = identities.get(row.number)
+            state, reason = "ingested", ""
+            if row.refusal:
+                state, reason = "quarantined", row.refusal
+            elif row.image and listed.setdefault(row.image, row.accession) != row.accession:
+                state, reason = "conflict", "listed_twice"
+            elif (identity is None or identity in known) and (not row.image or (row.image, row.accession) in seen):
+                state = "duplicate"
+            if state != "quarantined" and identity and identity not in known:
+                known.add(identity)
+                add_report(self.rows, identity, file_id, row, self.language)
+            if state != "quarantined" and row.image:
+                seen.add((row.image, row.accession))
+                pictures.append(row)  # of two that contradict each other, the first stays
+            records.append(
+                {"file_id": file_id, "number": row.number, "state": state, "reason": reason, "report_id": identity}
+            )
+        insert_rows(self.session, VaultListedImage, self._listings(file_id, pictures))
+        delete_rows(self.session, ExportRecord, file_id=file_id)  # of the same table under other columns
+        insert_rows(self.session, ExportRecord, records)
+
+    def _reports_of_others(self, file_id: str, identities: set[str]) -> set[str]:
+        """Those of these reports that another file has brought."""
+        known: set[str] = set()
+        for chunk in chunks(identities):
+            query = select(Report.id).where(Report.id.in_(chunk), Report.file_id != file_id)
+            known |= set(self.session.scalars(query))
+        return known
+
+    def _listings(self, file_id: str, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+        """Rows of VaultListedImage from those rows of a table that name a picture."""
+        for row in rows:
+            if row.image and not row.refusal:
+                yield {
+                    "export_id": self.place[file_id][0],
+                    "name": row.image,
+                    "accession": row.accession,
+                    "patient_number": row.patient,
+                    "sex": row.sex,
+                    "age_years": row.age_years,
+                    "view": row.view,
+                    "study_date": row.date,
+                }
+
+
+def chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    """The items in lists of a size that one statement or transaction takes."""
+    rest = iter(items)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk

@@ -1,0 +1,168 @@
+"""The room's door to the database: files are written down, read and put together into images."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from sqlalchemy import String, case, cast, func, literal, or_, select
+from sqlalchemy.orm import Session
+
+from db.tables import ExportFile, Image, ImageInstance, Instance, Series, VaultExportFile
+from db.write import insert_rows
+from phenotype.imaging.files import FileRef
+from phenotype.ingest import sources
+from phenotype.ingest.arrays import Assembled, InstanceRow, SeriesRow, assemble
+from phenotype.ingest.contents import Read
+from phenotype.ingest.ledger import UNREAD, Batch, Conservation, Registered, conservation, quarantine, register
+from phenotype.ingest.matching import match_reports
+from phenotype.ingest.tables import COLUMNS
+from phenotype.stage import Failure, Refused, Stage, Subjects, knob
+
+__all__ = ["Assemble", "Conservation", "Ingest", "Registered", "conservation", "match_reports", "register"]
+
+
+@dataclass(frozen=True)
+class Ingest(Stage):
+    """Read every file that was written down: images, reports, lists of pictures."""
+
+    columns: str = knob("", f"columns of report tables under other names, as in text=Befund; of {'/'.join(COLUMNS)}")
+    language: str = knob("en", "the language of the reports")
+    pictures: str = knob("CR", "the modality of PNG and JPEG files, which do not say it")
+
+    name: ClassVar[str] = "ingest"
+    subject: ClassVar[str] = "file_id"
+    batch: ClassVar[int] = 64
+
+    def subjects(self) -> Subjects:
+        """Files, tables first since pictures need them, then by where they lie."""
+        place = VaultExportFile
+        ends = [or_(place.path.ilike(f"%{end}"), place.member.ilike(f"%{end}")) for end in sorted(sources.TABLES)]
+        table_first = case((or_(*ends), 0), else_=1).label("table_first")
+        return (
+            select(ExportFile.id, literal("").label("version"), table_first, place.path, place.member)
+            .join(place, place.file_id == ExportFile.id)
+            .where(ExportFile.kind != UNREAD)
+        )
+
+    def read(self, session: Session, ids: list[str]) -> dict[str, FileRef]:
+        """Where the files lie."""
+        place = VaultExportFile
+        found = session.execute(select(place.file_id, place.path, place.member).where(place.file_id.in_(ids)))
+        refs = {file_id: FileRef(path, member) for file_id, path, member in found}
+        return {file_id: refs[file_id] for file_id in ids}
+
+    def compute(self, inputs: dict[str, FileRef]) -> dict[str, Read]:
+        """Digest, header or rows of each file."""
+        from phenotype.ingest.reading import read_file
+
+        columns = self._columns()
+        return {file_id: read_file(ref, columns) for file_id, ref in inputs.items()}
+
+    def store(self, session: Session, outputs: dict[str, Read]) -> None:
+        """Patients, studies, series, instances, reports, and the one state of each file."""
+        Batch(session, list(outputs), self.language, self.pictures).write(outputs)
+
+    def refuse(self, session: Session, failures: dict[str, Failure]) -> None:
+        """A file that could not be read at all is quarantined, and tried again the next time."""
+        for file_id, failure in failures.items():
+            quarantine(session, file_id, failure.reason.split(":")[0])
+
+    def _columns(self) -> dict[str, str]:
+        pairs = [pair.partition("=") for pair in self.columns.split(",") if pair.strip()]
+        unknown = [what for what, _, name in pairs if what.strip() not in COLUMNS or not name]
+        if unknown:
+            raise Refused("columns", f"write columns as in accession=ACC_NO,text=Befund; of {', '.join(COLUMNS)}")
+        return {what.strip(): name.strip() for what, _, name in pairs}
+
+    def resolve(self, session: Session, home: Path) -> Ingest:
+        """As it is; columns that make no sense are refused before anything is read."""
+        self._columns()
+        return super().resolve(session, home)
+
+
+@dataclass(frozen=True)
+class Assemble(Stage):
+    """Put the instances of each series together into images."""
+
+    name: ClassVar[str] = "assemble"
+    subject: ClassVar[str] = "series_id"
+    results: ClassVar[tuple[type[Image], ...]] = (Image,)
+    batch: ClassVar[int] = 64
+
+    def subjects(self) -> Subjects:
+        """Series, done again when an instance has come."""
+        return (
+            select(Series.id, cast(func.count(Instance.id), String).label("version"))
+            .join(Instance, Instance.series_id == Series.id)
+            .join(ExportFile, ExportFile.id == Instance.file_id)
+            .where(ExportFile.state == "ingested")  # of instances with one UID and different content, the first
+            .group_by(Series.id)
+        )
+
+    def read(self, session: Session, ids: list[str]) -> dict[str, SeriesRow]:
+        """The series with the instances that were taken in without conflict."""
+        query = (
+            select(Instance)
+            .join(ExportFile, ExportFile.id == Instance.file_id)
+            .where(Instance.series_id.in_(ids), ExportFile.state == "ingested")
+            .order_by(Instance.id)
+        )
+        instances: dict[str, list[InstanceRow]] = {series_id: [] for series_id in ids}
+        for i in session.scalars(query):
+            instances[i.series_id].append(
+                InstanceRow(
+                    id=i.id,
+                    sop_class=i.sop_class,
+                    number=i.number,
+                    rows=i.rows,
+                    columns=i.columns,
+                    frames=i.frames,
+                    view=i.view,
+                    position=tuple(i.position) if i.position else None,  # type: ignore[arg-type]  # JSON knows lists
+                    orientation=tuple(i.orientation) if i.orientation else None,  # type: ignore[arg-type]
+                    spacing=tuple(i.spacing) if i.spacing else None,  # type: ignore[arg-type]
+                    thickness=i.thickness,
+                )
+            )
+        series = session.execute(select(Series.id, Series.study_id, Series.modality).where(Series.id.in_(ids)))
+        found = {row[0]: SeriesRow(row[0], row[1], row[2], tuple(instances[row[0]])) for row in series}
+        return {series_id: found[series_id] for series_id in ids}
+
+    def compute(self, inputs: dict[str, SeriesRow]) -> dict[str, tuple[SeriesRow, list[Assembled]]]:
+        """The images of each series."""
+        return {series_id: (series, assemble(series)) for series_id, series in inputs.items()}
+
+    def store(self, session: Session, outputs: dict[str, tuple[SeriesRow, list[Assembled]]]) -> None:
+        """Images and their instances."""
+        images, parts = [], []
+        for series, assembled in outputs.values():
+            for image in assembled:
+                # of surrogates, so there is nothing to guess
+                image_id = hashlib.sha256(" ".join((self.run_id, *image.instances)).encode()).hexdigest()[:16]
+                images.append(
+                    {
+                        "id": image_id,
+                        "run_id": self.run_id,
+                        "series_id": series.id,
+                        "study_id": series.study_id,
+                        "kind": image.kind,
+                        "modality": series.modality,
+                        "view": image.view,
+                        "slices": image.slices,
+                        "rows": image.rows,
+                        "columns": image.columns,
+                        "spacing": list(image.spacing) or None,
+                        "orientation": list(image.orientation) if image.orientation else None,
+                        "left_out": sum(image.left_out.values()),
+                        "left_out_reasons": image.left_out,
+                    }
+                )
+                parts += [
+                    {"image_id": image_id, "position": position, "instance_id": instance}
+                    for position, instance in enumerate(image.instances)
+                ]
+        insert_rows(session, Image, images)
+        insert_rows(session, ImageInstance, parts)

@@ -1,0 +1,201 @@
+"""Delivered tables: reports as CSV or TSV, and lists of pictures that have no header of their own.
+
+Read here: a RIS dump (accession number, text), Open-i (one table of uid, filename and projection, one of uid, findings
+and impression), PadChest (image, study, patient, report and projection in one row). Columns are found by their usual
+names or named by the caller; encoding and delimiter are guessed, and what was guessed is told.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import PurePosixPath
+
+from phenotype.ingest.contents import age, day, sex_of
+from phenotype.stage import Refused
+
+MAX_CELL = 10_000_000  # characters
+DELIMITERS = (",", ";", "\t", "|")
+PICTURES = frozenset({".png", ".jpg", ".jpeg"})
+
+# what a column means -> its usual names in lower case without anything but letters and digits, the best first
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "accession": (
+        "accessionnumber", "accession", "accessionno", "accessionid", "studyid", "studyuid", "studyinstanceuid",
+        "examid", "uid", "reportid", "caseid",
+    ),
+    "patient": ("patientid", "patientnumber", "subjectid", "mrn", "patient", "subject"),
+    "date": ("studydate", "studydatedicom", "examdate", "date"),
+    "image": ("imageid", "filename", "imagefile", "imagename", "imagepath", "imageindex", "image", "file", "path"),
+    "view": ("projection", "viewposition", "view", "position"),
+    "sex": ("patientsexdicom", "patientsex", "sex", "gender", "patientgender"),
+    "age": ("patientage", "age", "ageyears"),
+    "birth": ("patientbirth", "patientbirthdate", "birthdate", "dateofbirth", "dob", "birthyear"),
+    "text": ("reporttext", "report", "text", "reading", "narrative", "reportbody", "fulltext"),
+    "indication": ("indication", "clinicalindication", "history", "clinicalhistory", "clinicalinformation"),
+    "technique": ("technique", "examination", "procedure"),
+    "comparison": ("comparison", "comparisons"),
+    "findings": ("findings", "finding"),
+    "impression": ("impression", "impressions", "conclusion", "conclusions"),
+}  # fmt: skip
+SECTIONS = ("indication", "technique", "comparison", "findings", "impression")  # in a report's usual order
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table: a report (`text`), a listed picture (`image`), or both; or the `refusal` why it is neither."""
+
+    number: int  # from 1, the header left out
+    accession: str = ""
+    patient: str = ""
+    text: str = ""
+    image: str = ""  # the file's name, with folders where the table gives them
+    date: str = ""  # ISO, or empty
+    sex: str = ""  # F, M, O or empty
+    age_years: float | None = None
+    view: str = ""
+    birth: str = ""
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as it was understood."""
+
+    encoding: str
+    delimiter: str
+    columns: dict[str, str]  # meaning -> name in the header
+    rows: tuple[Row, ...] = field(repr=False)
+
+
+def read_table(data: bytes, columns: Mapping[str, str] | None = None) -> Table:
+    """The rows of a CSV or TSV. `columns` names columns (meaning -> header) where the usual names do not fit.
+
+    Every row of the file becomes a Row: one without key is refused as "no_key", one with neither text nor picture as
+    "no_text", one with more or fewer cells than the header as "cells". Raises Refused: "encoding", "no_header",
+    "no_columns" (neither text nor pictures), "column" (a named one is not there), "bad_table".
+    """
+    text, encoding = _decode(data)
+    delimiter = _delimiter(text, columns or {})
+    limit = csv.field_size_limit(MAX_CELL)
+    try:
+        lines = [cells for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(cells)]
+    except csv.Error:
+        raise Refused("bad_table", "a cell without end, or larger than ten million characters") from None
+    finally:
+        csv.field_size_limit(limit)
+    if not lines:
+        raise Refused("no_header", "an empty table")
+    header, *body = lines
+    found = _find_columns(header, columns or {}, body)
+    if "text" not in found and not any(s in found for s in SECTIONS) and "image" not in found:
+        raise Refused("no_columns", "neither a column of report text nor one of pictures: name them")
+    if "accession" not in found and "image" not in found:
+        raise Refused("no_columns", "no column that says which study a row belongs to: name it")
+    rows = tuple(_row(number, cells, found, len(header)) for number, cells in enumerate(body, 1))
+    return Table(encoding, delimiter, {what: header[i].strip() for what, i in found.items()}, rows)
+
+
+def _decode(data: bytes) -> tuple[str, str]:
+    """Strictly by what it says of itself or UTF-8, then by what Windows writes."""
+    marked = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    candidates = ["utf-16"] if marked else ["utf-8-sig", "cp1252", "latin-1"]
+    for encoding in candidates:
+        try:
+            return data.decode(encoding), encoding
+        except UnicodeDecodeError:
+            continue
+    raise Refused("encoding", "the text is in none of the encodings that are tried")
+
+
+def _delimiter(text: str, columns: Mapping[str, str]) -> str:
+    """The delimiter under which most columns of the header are known, then the one that makes most columns."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+
+    def known(delimiter: str) -> tuple[int, int]:
+        header = next(csv.reader([first], delimiter=delimiter), [])
+        return len(_find_columns(header, {k: v for k, v in columns.items() if v in header}, [])), len(header)
+
+    return max(DELIMITERS, key=known)
+
+
+def _find_columns(header: list[str], named: Mapping[str, str], body: list[list[str]]) -> dict[str, int]:
+    """Meaning -> position in the header; a column has one meaning."""
+    names = [name.strip() for name in header]
+    plain = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
+    found: dict[str, int] = {}
+    for what, name in named.items():
+        if what not in COLUMNS:
+            raise Refused("column", f"'{what}' is no meaning of a column; use one of {', '.join(COLUMNS)}")
+        if name not in names:
+            raise Refused("column", f"the table has no column for '{what}' under the name that was given")
+        found[what] = names.index(name)
+    for what, usual in COLUMNS.items():
+        if what in found:
+            continue
+        for name in usual:
+            positions = [i for i, p in enumerate(plain) if p == name and i not in found.values()]
+            # Open-i calls the kind of examination "image": a column of pictures holds names of pictures
+            if positions and (what != "image" or _holds_pictures(body, positions[0])):
+                found[what] = positions[0]
+                break
+    return found
+
+
+def _holds_pictures(body: list[list[str]], position: int) -> bool:
+    values = [cells[position] for cells in body[:200] if position < len(cells) and cells[position].strip()]
+    pictures = sum(PurePosixPath(v.strip().replace("\\", "/")).suffix.lower() in PICTURES for v in values)
+    return not body or pictures * 2 > len(values)
+
+
+def _row(number: int, cells: list[str], found: Mapping[str, int], width: int) -> Row:
+    if len(cells) != width:
+        return Row(number, refusal="cells")
+    value = {what: cells[i].strip() for what, i in found.items()}
+    sections = [(name, value[name]) for name in SECTIONS if value.get(name)]
+    text = value.get("text") or "\n".join(f"{name.upper()}: {words}" for name, words in sections)
+    path = PurePosixPath(value.get("image", "").replace("\\", "/"))
+    # the folders of another machine say nothing here
+    elsewhere = path.is_absolute() or ".." in path.parts or any(":" in part for part in path.parts[:1])
+    image = path.name if elsewhere else path.as_posix()
+    image = "" if image == "." else image
+    accession, born, seen = value.get("accession", ""), value.get("birth", ""), day(value.get("date", ""))
+    refusal = "no_key" if not (accession or image) else "no_text" if not (text or image) else ""
+    if text and not accession:
+        refusal = "no_key"
+    return Row(
+        number,
+        accession=accession or PurePosixPath(image).stem,  # a picture without a study is a study of its own
+        patient=value.get("patient", ""),
+        text=text,
+        image=image,
+        date=seen.isoformat() if seen else "",
+        sex=sex_of(value.get("sex", "")),
+        age_years=age(value.get("age", ""), _born(born), seen),
+        view=_view(value.get("view", "")),
+        birth=born,
+        refusal=refusal,
+    )
+
+
+def _born(text: str) -> date | None:
+    year = re.fullmatch(r"(\d{4})(?:\.0)?", text)  # PadChest tells the year only, as a float
+    return date(int(year[1]), 7, 1) if year and year[1] != "0000" else day(text)
+
+
+def _view(text: str) -> str:
+    """The word in capitals, with the usual short forms written out."""
+    word = text.strip().upper()
+    return {"L": "LATERAL", "LL": "LATERAL", "LAT": "LATERAL", "AP_HORIZONTAL": "AP"}.get(word, word)
+
+
+def summary(table: Table) -> str:
+    """What was understood, in one line without any content: encoding, delimiter, columns, rows, refusals."""
+    refused = Counter(row.refusal for row in table.rows if row.refusal)
+    told = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items())) or "none refused"
+    return f"{table.encoding}, delimiter {table.delimiter!r}, {'/'.join(table.columns)}, {len(table.rows)} rows, {told}"

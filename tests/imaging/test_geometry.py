@@ -1,0 +1,97 @@
+"""Slices in order, or refused with the reason."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from phenotype.imaging.files import Unreadable
+from phenotype.imaging.geometry import Slice, arrange, plane_of
+
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+
+
+def stack(n: int = 8, gap: float = 2.5, orientation=AXIAL, axis: int = 2) -> list[Slice]:
+    """`n` slices along an axis of the patient, from low to high."""
+    made = []
+    for i in range(n):
+        position = [-100.0, -120.0, -50.0]
+        position[axis] += i * gap
+        made.append(Slice(64, 64, tuple(position), orientation, (0.7, 0.8), 3.0))
+    return made
+
+
+def reason(slices: list[Slice]) -> str:
+    with pytest.raises(Unreadable) as refused:
+        arrange(slices)
+    return refused.value.code
+
+
+@pytest.mark.parametrize(("orientation", "axis"), [(AXIAL, 2), (CORONAL, 1), (SAGITTAL, 0)])
+def test_any_order_of_files_gives_the_same_stack(orientation, axis):
+    slices = stack(orientation=orientation, axis=axis)
+    for seed in range(5):
+        shuffled = np.random.default_rng(seed).permutation(len(slices))
+        arranged = arrange([slices[i] for i in shuffled])
+        assert [shuffled[i] for i in arranged.order] == list(range(len(slices)))
+        assert arranged.spacing_mm == (2.5, 0.7, 0.8)
+        assert arranged.origin == slices[0].position
+    assert plane_of(orientation) == {2: "axial", 1: "coronal", 0: "sagittal"}[axis]
+
+
+def test_a_stack_is_read_upwards_even_if_its_columns_run_the_other_way():
+    flipped = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+    assert arrange(stack(orientation=flipped)).order == tuple(range(8))
+
+
+def test_oblique_slices_have_their_true_distance():
+    tilt = np.deg2rad(20)
+    down = (0.0, float(np.cos(tilt)), float(np.sin(tilt)))
+    normal = np.cross((1.0, 0.0, 0.0), down)
+    slices = [
+        Slice(8, 8, tuple(float(v) for v in normal * 3.0 * i), (1.0, 0.0, 0.0, *down), (1.0, 1.0)) for i in range(6)
+    ]
+    assert arrange(slices[::-1]).order == (5, 4, 3, 2, 1, 0)
+    assert arrange(slices).spacing_mm[0] == pytest.approx(3.0)
+
+
+def test_rounded_positions_are_tolerated():
+    slices = [replace(s, position=(*s.position[:2], round(s.position[2] * 1.003, 1))) for s in stack(gap=1.25)]
+    assert arrange(slices).order == tuple(range(8))
+
+
+def test_localisers_and_odd_slices_are_left_out_with_their_reason():
+    slices = stack()
+    slices.insert(3, replace(stack(1, orientation=CORONAL, axis=1)[0], localiser=True))
+    slices.insert(0, replace(slices[0], rows=512, columns=512, position=(0.0, 0.0, 999.0)))
+    slices.append(replace(slices[1], orientation=SAGITTAL))
+    arranged = arrange(slices)
+    assert arranged.left_out == ((0, "other_size"), (4, "localiser"), (10, "other_orientation"))
+    assert len(arranged.order) == 8
+
+
+def test_what_is_no_sound_stack_is_refused():
+    slices = stack()
+    assert reason([*slices[:3], *slices[4:]]) == "missing_slices"
+    assert reason([*slices, slices[2]]) == "doubled_slices"
+    assert reason(slices + slices) == "doubled_slices"
+    uneven = [*slices[:4], replace(slices[4], position=(-100.0, -120.0, -50.0 + 4.4 * 2.5)), *slices[5:]]
+    assert reason(uneven) == "uneven_spacing"
+    assert reason(stack(4) + stack(4, orientation=CORONAL, axis=1)) == "mixed_orientation"
+    assert reason(slices[:4] + [replace(s, rows=32) for s in slices[4:]]) == "mixed_size"
+    assert reason([replace(s, position=None) for s in slices]) == "no_position"
+    assert reason([replace(s, orientation=None) for s in slices]) == "no_position"
+    assert reason([replace(s, orientation=(1.0, 0.0, 0.0, 1.0, 0.0, 0.0)) for s in slices]) == "no_position"
+    assert reason([replace(s, pixel_spacing=None) for s in slices]) == "no_spacing"
+    assert reason([replace(s, localiser=True) for s in slices]) == "no_slices"
+    assert reason([replace(slices[0], thickness=None)]) == "no_spacing"
+    sheared = [
+        replace(s, position=(s.position[0], s.position[1] + 0.5 * i, s.position[2])) for i, s in enumerate(slices)
+    ]
+    assert reason(sheared) == "gantry_tilt"
+
+
+def test_one_slice_is_as_deep_as_it_is_thick():
+    assert arrange(stack(1)).spacing_mm == (3.0, 0.7, 0.8)

@@ -1,0 +1,67 @@
+"""The standardized view, and the way back."""
+
+import numpy as np
+import pytest
+
+from phenotype.imaging.window import LUNG_WINDOW, resize, slices, standardize
+
+
+def test_a_spot_is_found_again_in_the_original():
+    image = np.zeros((300, 200), dtype=np.float32)
+    image[210:220, 40:50] = 1.0
+    view, frame = standardize(image, "CR", 128, (0.0, 1.0))
+    weight = view / view.sum()
+    centre = (weight.sum(axis=1) @ (np.arange(128) + 0.5), weight.sum(axis=0) @ (np.arange(128) + 0.5))
+    assert frame.to_original(centre) == pytest.approx((215.0, 45.0), abs=0.1)  # of pixels of 2.3
+    assert frame.to_view(frame.to_original((3.0, 77.0))) == pytest.approx((3.0, 77.0))
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300), (50, 64), (129, 128), (7, 1000)])
+def test_the_aspect_is_kept_and_the_border_is_black(shape):
+    view, frame = standardize(np.ones(shape, dtype=np.float32), "CR", 128, (0.0, 1.0))
+    assert view.shape == (128, 128) and view.dtype == np.float32
+    inside = frame.to_view([(0, 0), shape])
+    (top, left), (bottom, right) = inside.round().astype(int)
+    assert view[top:bottom, left:right].min() == pytest.approx(1.0)
+    assert view.sum() == pytest.approx((bottom - top) * (right - left), rel=1e-6)
+    assert max(bottom - top, right - left) == 128
+    assert frame.scale[0] == pytest.approx(frame.scale[1], rel=0.5 / min(bottom - top, right - left) + 1e-9)
+
+
+def test_resizing_is_the_mean_over_the_area():
+    image = np.random.default_rng(0).random((60, 90))
+    assert np.allclose(resize(image, 20, 30), image.reshape(20, 3, 30, 3).mean(axis=(1, 3)))
+    for height, width in ((17, 31), (59, 89), (100, 200)):
+        assert resize(image, height, width).mean() == pytest.approx(image.mean())
+    stripes = np.tile([0.0, 1.0], (64, 128))  # the finest there are: nothing of them may turn into coarse ones
+    assert np.abs(resize(stripes, 16, 16) - 0.5).max() < 1e-9
+
+
+def test_windows():
+    ct = np.full((8, 8), -600.0, dtype=np.float32)
+    assert standardize(ct, "CT", 8)[0] == pytest.approx((-600 - LUNG_WINDOW[0]) / 1500)
+    assert standardize(ct, "CT", 8, (-700.0, -500.0))[0] == pytest.approx(0.5)
+    image = np.random.default_rng(1).normal(1000, 50, (100, 100)).astype(np.float32)
+    marker = image.copy()
+    marker[:5, :5] = 60000.0  # a lead letter must not take the window for itself
+    plain, marked = standardize(image, "DX", 50)[0], standardize(marker, "DX", 50)[0]
+    assert np.abs(plain - marked)[5:, 5:].max() < 0.05
+    assert standardize(np.zeros((4, 4), dtype=np.float32), "CR", 4)[0].max() == 0.0
+
+
+def test_the_same_input_gives_the_same_bits():
+    image = np.random.default_rng(2).random((333, 222)).astype(np.float32)
+    assert standardize(image, "CR", 64)[0].tobytes() == standardize(image.copy(order="F"), "CR", 64)[0].tobytes()
+
+
+def test_slices_are_central_and_even():
+    volume = np.zeros((20, 4, 4), dtype=np.float32)
+    assert slices(volume, 4).tolist() == [2, 7, 12, 17]
+    assert slices(volume, 1).tolist() == [10]
+    assert slices(volume, 20).tolist() == slices(volume, 99).tolist() == list(range(20))
+
+
+def test_what_is_no_image_is_refused():
+    for wrong in (np.zeros((3, 4, 4), dtype=np.float32), np.zeros((0, 4), dtype=np.float32)):
+        with pytest.raises(ValueError, match="rows x columns"):
+            standardize(wrong, "CR", 8)
