@@ -1,0 +1,95 @@
+"""Which concepts a report names: the hits of the scan, and phrases with other words between their parts."""
+
+from bisect import bisect_left, bisect_right
+from typing import NamedTuple
+
+from spacy.tokens import Doc
+
+from nlp.scan import Found, Layer, Notes, notes_of
+from nlp.sentences import content
+
+_GAP = 8  # words that "..." may stand for
+Parts = tuple[tuple[int, int], ...]
+
+
+class Candidate(NamedTuple):
+    """A phrase in a sentence: where its parts are, which of the lexicon's names it is, and its words."""
+
+    parts: Parts
+    name: int
+    words: frozenset[int]
+
+
+def find_concepts(doc: Doc) -> Doc:
+    """The spaCy component. `notes.found` gets the mentions of each sentence, in order."""
+    notes = notes_of(doc)
+    notes.found = [[] for _ in notes.sentences]
+    firsts = [start for start, _ in notes.sentences]
+    hits = (hit for layer in (Layer.NAME, Layer.PART) for hit in notes.hits[layer])
+    for at in sorted({bisect_right(firsts, start) - 1 for start, _, _ in hits} - {-1}):
+        start, end = notes.sentences[at]
+        found: list[tuple[Parts, int]] = [(((a, b),), name) for a, b, name in notes.within(Layer.NAME, start, end)]
+        found += _gapped(notes, start, end)
+        inside = (f for f in found if f[0][-1][1] <= end)
+        candidates = [Candidate(p, name, frozenset(w for a, b in p for w in range(a, b))) for p, name in inside]
+        if candidates:
+            notes.found[at] = _kept(notes, candidates, *content(notes, start, end))
+    return doc
+
+
+def _gapped(notes: Notes, start: int, end: int) -> list[tuple[Parts, int]]:
+    """Phrases of several parts in one sentence: each part the nearest that follows the one before."""
+    hits = notes.within(Layer.PART, start, end)
+    firsts = [hit for hit in hits if hit[2] in notes.vocabulary.gapped]
+    if not firsts or len(hits) < 2:
+        return []
+    classes = notes.vocabulary.lexicon.classes
+    small = notes.within(Layer.CLASS, start, end)
+    walls = [a for a, _, value in small if classes[value][1] == "break" or notes.word(a) == ","]
+    walls = sorted(walls + [a for a, _, _ in notes.within(Layer.SIGN, start, end)])
+    found: list[tuple[Parts, int]] = []
+    for a, b, first in firsts:
+        for rest, name in notes.vocabulary.gapped[first]:
+            parts = [(a, b)]
+            for part in rest:
+                reach = parts[-1][1]
+                wall = bisect_left(walls, reach)
+                last = min(reach + _GAP, walls[wall] if wall < len(walls) else end)
+                near = hits[bisect_left(hits, (reach,)) : bisect_right(hits, (last, end))]
+                following = next((hit for hit in near if hit[2] == part), None)
+                if following is None:
+                    break
+                parts.append(following[:2])
+            else:
+                found.append((tuple(parts), name))
+    return found
+
+
+def _kept(notes: Notes, candidates: list[Candidate], first: int, last: int) -> list[Found]:
+    """Candidates, the longest first, without those that longer ones or more special concepts make idle."""
+    lexicon = notes.vocabulary.lexicon
+    kept: list[Candidate] = []
+    at_word: dict[int, list[Candidate]] = {}
+    for candidate in sorted(candidates, key=lambda c: (-len(c.words), c.parts, c.name)):
+        phrase, _ = lexicon.names[candidate.name]
+        if (phrase.opens and candidate.parts[0][0] != first) or (phrase.closes and candidate.parts[-1][1] != last):
+            continue
+        rivals = {rival for word in candidate.words for rival in at_word.get(word, ())}
+        if any(_idle(notes, candidate, rival) for rival in rivals):
+            continue
+        for rival in [r for r in rivals if _idle(notes, r, candidate)]:
+            kept.remove(rival)
+            for word in rival.words:
+                at_word[word].remove(rival)
+        kept.append(candidate)
+        for word in candidate.words:
+            at_word.setdefault(word, []).append(candidate)
+    named = ((lexicon.names[c.name][1], c.parts) for c in sorted(kept))
+    return [Found(concept, parts) for concept, parts in named if lexicon.concepts[concept].category != "none"]
+
+
+def _idle(notes: Notes, one: Candidate, other: Candidate) -> bool:
+    """Whether `one` says nothing beside `other`, with which it shares words."""
+    names, broader = notes.vocabulary.lexicon.names, notes.vocabulary.broader
+    concept, rival = names[one.name][1], names[other.name][1]
+    return one.words < other.words or concept == rival or concept in broader[rival]
