@@ -10,7 +10,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from db import tables
-from db.session import Database
+from db.session import Database, DatabaseError, migrating
 from db.views import VIEWS
 
 
@@ -31,6 +31,8 @@ def migrate(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+        if connection.dialect.name == "sqlite" and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+            raise DatabaseError("a migration left rows that refer to nothing; it was undone")
 
 
 if context.is_offline_mode():
@@ -39,6 +41,5 @@ given = context.config.attributes.get("connection")
 if given is not None:
     migrate(given)
 else:
-    database = Database(os.environ.get("PHENOTYPE_DB", "sqlite:///phenotype.db"))
-    with database.engine.execution_options(writes=True).connect() as own:
+    with migrating(Database(os.environ.get("PHENOTYPE_DB", "sqlite:///phenotype.db"))) as own:
         migrate(own)

@@ -1,27 +1,36 @@
 """Any SELECT of an analyst, answered without a way to write, to reach personal data, or to run for ever.
 
 Read-only mode alone is not enough: `VACUUM INTO` and `ATTACH` create files under it. An authorizer lets through nothing
-but SELECT, reading of tables that are not the vault, and harmless functions; time, rows and lengths are bounded.
+but SELECT, the tables and views named here, and harmless functions; rows, lengths and memory are bounded, and time by a
+process of its own (db/asker.py) that is killed.
 """
 
-import sqlite3
-import time
+import base64
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from db.session import Database
-from db.tables import VAULT
+from db.tables import VAULT, Base
+from db.views import VIEWS
 
 FUNCTIONS = frozenset(
     # aggregates, windows, texts, numbers, dates and JSON; nothing that loads, writes or tells of this machine
-    """abs avg cast ceil char coalesce concat concat_ws count cume_dist date datetime dense_rank exp first_value
-    floor format glob group_concat hex ifnull iif instr json json_array_length json_each json_extract json_type
-    julianday lag last_value lead length like ln log log10 log2 lower ltrim max min mod nth_value ntile nullif
-    percent_rank pow
-    power printf quote rank replace round row_number rtrim sign sqrt strftime string_agg substr substring sum time total
-    trim trunc typeof unicode unixepoch upper""".split()  # noqa: SIM905
+    """-> ->> abs acos asin atan atan2 avg cast ceil ceiling char coalesce concat concat_ws cos count cume_dist
+    current_date current_time current_timestamp date datetime degrees dense_rank exp first_value floor format glob
+    group_concat hex if ifnull iif instr json json_array json_array_length json_extract json_group_array
+    json_group_object json_object json_quote json_type json_valid julianday lag last_value lead length like likelihood
+    likely ln log log10 log2 lower ltrim max median min mod nth_value ntile nullif octet_length percent_rank percentile
+    pi pow power printf quote radians random rank replace round row_number rtrim sign sin sqrt strftime string_agg
+    substr substring sum tan time timediff total trim trunc typeof unicode unixepoch unlikely upper""".split()  # noqa: SIM905
 )
-_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE}
+READABLE = (frozenset(Base.metadata.tables) - VAULT) | frozenset(VIEWS)
+MEMORY = 1 << 30  # bytes that SQLite may hold while it sorts and groups
+ANSWER = 100_000_000  # bytes of an answer
+GRACE = 2.0  # seconds beyond those asked for, in which a query may still end by itself
 
 
 class QueryError(Exception):
@@ -40,45 +49,38 @@ class Answer:
 def ask(database: Database, sql: str, *, limit: int = 10_000, seconds: float = 30.0) -> Answer:
     """The answer to one SELECT.
 
-    Raises QueryError for anything that is not a SELECT, touches the vault, is too long, takes longer than `seconds`, or
-    is no SQL; and for a database that is not SQLite.
+    Raises QueryError for anything that is not a SELECT, reads what is not in READABLE, is too long or too large, takes
+    longer than `seconds`, or is no SQL; and for a database that is no SQLite file.
     """
     if database.path is None:
-        raise QueryError("the SQL console reads SQLite only; on PostgreSQL use psql with a role of your own")
-    denied: list[str] = []
-
-    def authorize(action: int, first: str | None, second: str | None, _db: str | None, _view: str | None) -> int:
-        if action in _ALLOWED:
-            return sqlite3.SQLITE_OK
-        if action == sqlite3.SQLITE_READ and (first or "").lower() not in VAULT:
-            return sqlite3.SQLITE_OK
-        if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in FUNCTIONS:
-            return sqlite3.SQLITE_OK
-        if action == sqlite3.SQLITE_READ:
-            denied.append(f"{first} holds personal data and cannot be read here")
-        elif action == sqlite3.SQLITE_FUNCTION:
-            denied.append(f"the function {second} is not among those allowed here")
-        else:
-            denied.append("only SELECT is allowed here")
-        return sqlite3.SQLITE_DENY
-
-    end = time.monotonic() + seconds
-    connection = sqlite3.connect(f"{database.path.resolve().as_uri()}?mode=ro", uri=True)
+        raise QueryError("the SQL console reads SQLite files only; on PostgreSQL use psql with a role of your own")
+    if limit < 1 or not 0 < seconds <= 86_400:
+        raise QueryError("ask for at least one row, and for more than no seconds and less than a day")
+    question = {
+        "database": f"{database.path.resolve().as_uri()}?mode=ro",
+        "sql": sql,
+        "limit": limit,
+        "seconds": seconds,
+        "tables": sorted(READABLE),
+        "functions": sorted(FUNCTIONS),
+        "memory": MEMORY,
+        "bytes": ANSWER,
+    }
+    command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("asker.py"))]
     try:
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, 100_000)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 50_000_000)
-        connection.set_progress_handler(lambda: int(time.monotonic() > end), 10_000)
-        connection.set_authorizer(authorize)
-        cursor = connection.execute(sql)
-        rows = cursor.fetchmany(limit + 1)
-        columns = tuple(column[0] for column in cursor.description or ())
-    except (sqlite3.Error, sqlite3.Warning) as error:
-        if time.monotonic() > end:
-            raise QueryError(f"the query took longer than {seconds:g} seconds and was stopped") from None
-        raise QueryError(denied[0] if denied else str(error)) from None
-    finally:
-        connection.close()
-    return Answer(columns, rows[:limit], len(rows) > limit)
+        done = subprocess.run(
+            command, input=json.dumps(question).encode(), capture_output=True, timeout=seconds + GRACE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise QueryError(f"the query took longer than {seconds:g} seconds and was stopped") from None
+    if done.returncode:
+        raise QueryError("the process that ran the query died; it may have needed too much memory")
+    found = json.loads(done.stdout)
+    if "error" in found:
+        raise QueryError(found["error"])
+    rows = [tuple(_value(value) for value in row) for row in found["rows"]]
+    return Answer(tuple(found["columns"]), rows, found["cut"])
+
+
+def _value(value: Any) -> Any:
+    return base64.b64decode(value["b64"]) if isinstance(value, dict) else value

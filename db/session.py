@@ -7,9 +7,9 @@ SQLite holds one writer at a time. A transaction that means to write says so at 
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
 from sqlalchemy.engine import make_url
@@ -17,6 +17,9 @@ from sqlalchemy.orm import Session
 
 from db import views
 from db.tables import VaultKey
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 HEAD = "0001"  # the newest migration; a test compares it with alembic/versions
 
@@ -39,7 +42,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
-        self.engine = create_engine(self.url, connect_args={"timeout": 60} if self.sqlite else {})
+        self.engine = create_engine(
+            self.url,
+            connect_args={"timeout": 60} if self.sqlite else {},
+            hide_parameters=True,  # errors would quote values, and values are personal data
+        )
         if self.sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
@@ -51,8 +58,9 @@ class Database:
 
     @property
     def path(self) -> Path | None:
-        """The file of a SQLite database."""
-        return Path(self.url.database) if self.sqlite and self.url.database else None
+        """The file of a SQLite database; None for one in memory."""
+        name = self.url.database
+        return Path(name) if self.sqlite and name and name != ":memory:" else None
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -74,20 +82,18 @@ class Database:
 def open_database(url: str) -> Database:
     """The database at `url`, ready for use. An empty one is set up.
 
-    Raises DatabaseError where its tables are of another version, with the command that mends it.
+    Raises DatabaseError where its tables are of another version, with the command that mends it, and where it holds
+    something else, which is left as it is.
     """
     database = Database(url)
-    if database.path is not None:
-        database.path.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign(database)
     found = revision(database.engine)
     if found is None:
-        with database.engine.connect() as connection:
-            names = set(inspect(connection).get_table_names())
-        if names:
-            raise DatabaseError("the database holds tables of something else; choose another with --db")
         upgrade(database)
     elif found != HEAD:
+        _refuse_newer(found)
         raise DatabaseError(f"the database has version {found}, this program needs {HEAD}: run `phenotype db upgrade`")
+    _make_key(database)
     return database
 
 
@@ -100,26 +106,94 @@ def revision(engine: Engine) -> str | None:
 
 
 def upgrade(database: Database, target: str = "head") -> None:
-    """Bring the tables to the newest version, or back to an older one (`target` like "base")."""
+    """Bring the tables to the newest version, or back to an older one (`target` like "base").
+
+    All of it is one transaction. Raises DatabaseError as `open_database` does.
+    """
     from alembic import command
+
+    _refuse_foreign(database)
+    current = revision(database.engine)
+    _refuse_newer(current)
+    config = _alembic()
+    goes_down = target == "base" or (current is not None and target < current)
+    with migrating(database) as connection:
+        config.attributes["connection"] = connection
+        (command.downgrade if goes_down else command.upgrade)(config, target)
+
+
+@contextmanager
+def migrating(database: Database) -> Iterator[Connection]:
+    """A connection for migrations, not yet in a transaction.
+
+    SQLite changes a table by making it anew and dropping the old one, which takes along every row that refers to it
+    where foreign keys are enforced. So they are not, here; alembic/env.py checks them all before it commits.
+    """
+    with database.engine.execution_options(writes=True).connect() as connection:
+        if not database.sqlite:
+            yield connection
+            return
+        raw = connection.connection.cursor()  # within a transaction the setting would be without effect
+        raw.execute("PRAGMA foreign_keys = OFF")
+        try:
+            yield connection
+        finally:
+            connection.rollback()
+            raw.execute("PRAGMA foreign_keys = ON")
+
+
+def _scripts() -> Path:
+    packaged = Path(__file__).parent / "migrations"  # in a wheel; in a checkout they stand at the top
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "alembic"
+
+
+def _alembic() -> "Config":
     from alembic.config import Config
 
-    packaged = Path(__file__).parent / "migrations"  # in a wheel; in a checkout they stand at the top
-    scripts = packaged if packaged.is_dir() else Path(__file__).parents[1] / "alembic"
     config = Config()
-    config.set_main_option("script_location", str(scripts))
-    with database.engine.execution_options(writes=True).connect() as connection:
-        config.attributes["connection"] = connection
-        current = revision(database.engine)
-        goes_down = target == "base" or (current is not None and target < current)
-        (command.downgrade if goes_down else command.upgrade)(config, target)
-    if not goes_down:
-        _make_key(database)
+    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    return config
+
+
+def _refuse_foreign(database: Database) -> None:
+    """Before anything is written: opening a file as ours already changes its journal mode."""
+    path = database.path
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or not path.stat().st_size:
+            return
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as raw:
+            try:
+                names = {name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorname != "SQLITE_NOTADB":
+                    raise
+                raise DatabaseError("the file is no SQLite database; choose another with --db") from None
+    else:
+        with database.engine.connect() as connection:
+            names = set(inspect(connection).get_table_names())
+    if names and "alembic_version" not in names:
+        raise DatabaseError("the database holds tables of something else; choose another with --db")
+
+
+def _refuse_newer(found: str | None) -> None:
+    from alembic.script import ScriptDirectory
+
+    known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
+    if found is not None and found not in known:
+        raise DatabaseError(
+            f"the database has version {found}, which this program does not know: use the newer phenotype that made "
+            "it, or choose another database with --db"
+        )
 
 
 def _make_key(database: Database) -> None:
+    """Unless there is one. Asked at every opening, since the tables may have been made by a process that was killed."""
+    with database.reading() as session:
+        if session.scalar(select(VaultKey.key)) is not None:
+            return
     with database.writing() as session:
-        if session.scalar(select(VaultKey.key)) is None:
+        if session.scalar(select(VaultKey.key)) is None:  # another process may have been here in between
             session.add(VaultKey(id=1, key=secrets.token_bytes(32)))
 
 

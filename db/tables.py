@@ -48,7 +48,7 @@ class Base(DeclarativeBase):
         datetime: UtcTime,
         NDArray[Any]: Array,
         dict[str, Any]: JSON,
-        list[float]: JSON,
+        list[float]: JSON(none_as_null=True),  # nothing is NULL, not the JSON text 'null'
     }
 
 
@@ -404,6 +404,7 @@ class Label(Base):
     confidence: Mapped[float]
     side: Mapped[str] = mapped_column(default="")
     mentions: Mapped[int]
+    implied: Mapped[bool] = mapped_column(default=False)  # said of a narrower concept alone
 
 
 # ---------------------------------------------------------------- what the images show

@@ -17,11 +17,11 @@ class Array(TypeDecorator[NDArray[Any]]):
     cache_ok = True
 
     def process_bind_param(self, value: NDArray[Any] | None, dialect: Dialect) -> bytes | None:
-        """Array to bytes."""
+        """Array to bytes, the same for equal arrays however they lie in memory. Objects are a ValueError."""
         if value is None:
             return None
         stream = io.BytesIO()
-        np.save(stream, np.ascontiguousarray(value), allow_pickle=False)
+        np.save(stream, np.asarray(value, order="C"), allow_pickle=False)
         return stream.getvalue()
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> NDArray[Any] | None:

@@ -1,6 +1,7 @@
 """The views an analyst queries: names instead of ids, the current run of each stage, no personal data.
 
-They are made by migrations (`db.session.create_views`) and documented, with worked queries, in docs/sql.md.
+They are made by migrations (`db.session.create_views`) and documented, with worked queries, in docs/sql.md. A recipe is
+searched as text for the run that it builds upon: under `trusted_schema = OFF` a view may not call `->>`.
 """
 
 from typing import Final
@@ -10,7 +11,7 @@ _CURRENT_RUN = """
 SELECT r.id, r.stage, r.label FROM run r
 WHERE NOT EXISTS (
   SELECT 1 FROM run newer WHERE newer.stage = r.stage AND newer.label = r.label
-  AND (newer.opened_at > r.opened_at OR (newer.opened_at = r.opened_at AND newer.id > r.id))
+  AND (newer.opened_at > r.opened_at OR (newer.opened_at = r.opened_at AND newer.id < r.id))
 )
 """
 
@@ -25,7 +26,7 @@ FROM run r
 """,
     "failure_view": """
 SELECT r.stage, r.label, t.subject_id AS subject, t.reason, t.traceback, t.finished_at AS failed_at
-FROM task t JOIN run r ON r.id = t.run_id WHERE t.state = 'failed'
+FROM task t JOIN current_run r ON r.id = t.run_id WHERE t.state = 'failed'
 """,
     "file_view": """
 SELECT f.id AS file, f.export_id AS export, f.kind, f.state, f.reason, f.size AS bytes, f.same_as
@@ -59,7 +60,7 @@ JOIN report r ON r.id = f.report_id LEFT JOIN study s ON s.id = r.study_id
 """,
     "label_view": """
 SELECT l.study_id AS study, s.patient_id AS patient, k.name AS finding, k.category, l.value, l.confidence, l.side,
-  l.mentions, l.concept_id AS concept
+  l.mentions, l.implied, l.concept_id AS concept
 FROM label l JOIN current_run c ON c.id = l.run_id JOIN concept k ON k.id = l.concept_id
 JOIN study s ON s.id = l.study_id
 """,
@@ -80,9 +81,9 @@ SELECT t.image_id AS image, i.study_id AS study, s.patient_id AS patient, k.name
   (SELECT l.value FROM label l JOIN current_run cl ON cl.id = l.run_id
    WHERE l.study_id = i.study_id AND l.concept_id = t.concept_id) AS reported,
   e.verdict, e.auroc, t.concept_id AS concept
-FROM term_map t JOIN current_run c ON c.id = t.run_id JOIN image i ON i.id = t.image_id
-JOIN study s ON s.id = i.study_id JOIN concept k ON k.id = t.concept_id
-LEFT JOIN term_evidence e ON e.run_id = t.run_id AND e.concept_id = t.concept_id
+FROM term_map t JOIN current_run c ON c.id = t.run_id JOIN run r ON r.id = t.run_id
+JOIN image i ON i.id = t.image_id JOIN study s ON s.id = i.study_id JOIN concept k ON k.id = t.concept_id
+LEFT JOIN term_evidence e ON e.concept_id = t.concept_id AND CAST(r.recipe AS TEXT) LIKE '%"' || e.run_id || '"%'
 """,
     "term_evidence_view": """
 SELECT k.name AS finding, e.positives, e.studies, e.auroc, e.auroc_low, e.auroc_high, e.verdict,

@@ -45,7 +45,7 @@ run = "extract"
 [[stage]]
 run = "label"
 
-# the model of the normal learns from studies that were reported normal
+# models of the normal learn from studies that were reported normal
 [[stage]]
 run = "cohort"
 called = "normal"
@@ -58,6 +58,17 @@ cohort = "normal"
 
 [[stage]]
 run = "score"
+model = "f-anogan-image"
+
+[[stage]]
+run = "train"
+model = "cae"
+called = "cae-normal"
+cohort = "normal"
+
+[[stage]]
+run = "score"
+model = "cae-normal"
 
 # everything else learns from all studies
 [[stage]]

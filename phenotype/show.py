@@ -16,7 +16,7 @@ from rich.table import Table
 
 from phenotype import stage
 
-messages = Console(stderr=True, highlight=False)
+messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
 
@@ -68,7 +68,7 @@ def progress(name: str, *, quiet: bool) -> Iterator[stage.Progress]:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=messages) as bars:
             bar = bars.add_task(name, total=None, note="")
-            yield lambda done, total, note: bars.update(bar, completed=done, total=total, note=note)
+            yield lambda done, total, note: bars.update(bar, completed=done, total=total, note=note[:40])
     else:
         last = time.monotonic()
 

@@ -13,7 +13,7 @@ def labels(session: Session) -> dict[str, dict[str, str]]:
     rows = session.execute(
         text("""
 SELECT v.accession, l.concept, l.value FROM vault_study v JOIN label_view l ON l.study = v.study_id
-ORDER BY v.accession, l.concept
+WHERE NOT l.implied ORDER BY v.accession, l.concept
 """)
     )
     for accession, concept, value in rows:

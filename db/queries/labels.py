@@ -14,14 +14,15 @@ PATHOLOGY = ("finding", "device")  # categories of concepts that can be seen in 
 def label_states(session: Session, labels_run: str, cohort_id: str) -> dict[str, dict[str, float]]:
     """For each labelled study of a cohort, how probably each concept is there: 1 present, 0 denied, between if doubted.
 
-    Concepts that the reports do not mention are left out. A study whose reports call it normal and assert or doubt no
-    finding denies them all: its states hold 0 for every concept that any study of the cohort has.
+    Concepts that the reports do not mention are left out, and so are those that only follow from narrower ones. A study
+    whose reports call it normal and assert or doubt no finding denies them all: its states hold 0 for every concept
+    that any study of the cohort has.
     """
     rows = session.execute(
         select(Label.study_id, Label.concept_id, Concept.category, Label.value, Label.confidence)
         .join(Concept, Concept.id == Label.concept_id)
         .join(CohortStudy, CohortStudy.study_id == Label.study_id)
-        .where(Label.run_id == labels_run, CohortStudy.cohort_id == cohort_id)
+        .where(Label.run_id == labels_run, CohortStudy.cohort_id == cohort_id, ~Label.implied)
         .order_by(Label.study_id, Label.concept_id)
     )
     states: dict[str, dict[str, float]] = {}

@@ -7,7 +7,6 @@ from sqlalchemy.orm import Session
 from db.queries import by_accession
 from phenotype.demo.truth import Truth, score_anomalies, score_findings, score_phenotypes, score_pointing
 
-
 # What a radiologist may call a planted consolidation.
 CONSOLIDATION = dict.fromkeys(("opacity", "airspace_disease", "infiltrate", "pneumonia"), "consolidation")
 

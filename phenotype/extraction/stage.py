@@ -131,7 +131,7 @@ class LabelStudies(Stage):
         )
 
     def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
-        """Study id to its mentions."""
+        """Study id to its mentions, and what every concept is a kind of."""
         columns = (
             Report.study_id,
             Finding.concept_id,
@@ -143,15 +143,16 @@ class LabelStudies(Stage):
         )
         query = select(*columns).join(Report, Report.id == Finding.report_id)
         query = query.where(Finding.run_id == self.findings, Report.study_id.in_(ids))
-        inputs: dict[str, list[Said]] = {study: [] for study in ids}
+        parents = {row.id: row.parent for row in session.execute(select(Concept.id, Concept.parent))}
+        mentions: dict[str, list[Said]] = {study: [] for study in ids}
         rows: Iterable[Any] = session.execute(query.order_by(Finding.report_id, Finding.start, Finding.concept_id))
         for study, *said in rows:
-            inputs[study].append(Said(*said))
-        return inputs
+            mentions[study].append(Said(*said))
+        return {study: (own, parents) for study, own in mentions.items()}
 
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Study id to its labels."""
-        return {study: label_study(said) for study, said in inputs.items()}
+        return {study: label_study(*said) for study, said in inputs.items()}
 
     def store(self, session: Session, outputs: dict[str, Any]) -> None:
         """One row for each study and concept."""

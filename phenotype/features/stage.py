@@ -33,6 +33,7 @@ class Train(Fit):
 
     images: str = run_of("assemble", "the run that put the images together")
     model: str = knob("cae", f"the model: {', '.join(MODELS)}")
+    called: str = knob("", "a name to refer to it by; nothing for the model's and what it sees, as in cae-patch")
     size: int = knob(64, "side of the view that a model of whole images sees, in pixels")
     patch: int = knob(0, "side of the patches that a model of patches sees; 0 for whole images")
     resolution: int = knob(128, "side of the view that patches are cut from")
@@ -52,8 +53,8 @@ class Train(Fit):
 
     @property
     def label(self) -> str:
-        """The model, and what it sees."""
-        return f"{self.model}-{'patch' if self.patch else 'image'}"
+        """The name to refer to it by."""
+        return self.called or f"{self.model}-{'patch' if self.patch else 'image'}"
 
     def resolve(self, session: Session, home: Path) -> Self:
         """With the training that suits the model, where none was asked for."""

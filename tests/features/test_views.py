@@ -1,0 +1,72 @@
+"""What models see, and the way back to the image's own pixels."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from phenotype.features.samples import Samples, Unit, prepare
+from phenotype.features.views import Source, body_patches, random_patches, read_views
+
+
+def picture(path, rows, columns, spot=None):
+    pixels = np.full((rows, columns), 90, np.uint8)
+    pixels[: rows // 8] = pixels[:, : columns // 8] = pixels[:, -columns // 8 :] = 0
+    if spot:
+        row, column = spot
+        pixels[row - 13 : row + 14, column - 13 : column + 14] = 255  # over 1 % of the image: the window goes up to it
+    Image.fromarray(pixels).save(path)
+    return Source("radiograph", "CR", ((str(path), ""),))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(200, 200), (200, 120), (120, 200)])
+def test_a_place_in_the_view_is_found_again_in_the_image(tmp_path, rows, columns):
+    spot = rows * 3 // 4, columns // 3
+    ((view,),) = read_views(picture(tmp_path / "a.png", rows, columns, spot), [64], 1)
+    there = view.to_fractions(np.argwhere(view.pixels > 0.9).mean(axis=0) + 0.5)
+    np.testing.assert_allclose(there, (np.array(spot) + 0.5) / (rows, columns), atol=0.02)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(200, 200), (200, 120), (120, 200)])
+def test_the_border_beside_the_image_is_left_out(tmp_path, rows, columns):
+    ((view,),) = read_views(picture(tmp_path / "a.png", rows, columns), [64], 1)
+    kept = view.without_border(view.pixels)
+    assert max(kept.shape) == 64
+    assert kept.shape[0] / kept.shape[1] == pytest.approx(rows / columns, rel=0.05)
+
+
+def test_patches_lie_on_the_body(tmp_path):
+    ((view,),) = read_views(picture(tmp_path / "a.png", 256, 256), [128], 1)
+    patches = body_patches(view, 16, 8)
+    centre = (patches.boxes[:, :2] + patches.boxes[:, 2:]) / 2
+    assert len(patches.boxes) == len(patches.pixels) == len(patches.features) > 50
+    assert (view.pixels[centre[:, 0].astype(int), centre[:, 1].astype(int)] > 0).all()
+    drawn = random_patches(view, 16, 20, np.random.default_rng(0))
+    assert drawn.shape == (20, 16, 16)
+    np.testing.assert_array_equal(drawn, random_patches(view, 16, 20, np.random.default_rng(0)))
+
+
+def test_samples_do_not_depend_on_the_order_of_images(tmp_path):
+    images = [(f"image{n}", picture(tmp_path / f"{n}.png", 100 + n, 90, (50, 40 + n))) for n in range(4)]
+    unit = Unit(size=32, patch=16, resolution=64, slices=1, patches=3, seed=1)
+    one, none = prepare(tmp_path / "one", images, unit, lambda *_: None)
+    other, _ = prepare(tmp_path / "other", images[::-1], unit, lambda *_: None)
+    assert (len(one), none) == (12, 0)
+    forward, backward = (s.take(np.arange(12)).reshape(4, 3, 16, 16) for s in (one, other))
+    np.testing.assert_array_equal(forward, backward[::-1])
+    assert forward.dtype == np.float32
+    assert 0 <= forward.min() < forward.max() <= 1
+
+
+def test_an_unreadable_image_is_counted_and_the_rest_goes_on(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    images = [
+        ("a", picture(tmp_path / "a.png", 64, 64)),
+        ("b", Source("radiograph", "CR", ((str(tmp_path / "broken.png"), ""),))),
+    ]
+    samples, unreadable = prepare(tmp_path / "s", images, Unit(32, 0, 64, 1, 1, 0), lambda *_: None)
+    assert (len(samples), unreadable) == (1, 1)
+
+
+def test_no_samples_is_no_error(tmp_path):
+    (tmp_path / "s").write_bytes(b"")
+    assert len(Samples(tmp_path / "s", 32)) == 0
