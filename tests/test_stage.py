@@ -126,6 +126,9 @@ def test_find_run_by_label_id_or_as_the_newest(database):
     ]
     with database.writing() as session:
         insert_rows(session, Run, rows)
+        done = {"version": "", "state": "done", "finished_at": now}
+        insert_rows(session, Task, [done | {"run_id": row["id"], "subject_id": "x"} for row in rows])
+        insert_rows(session, Run, [rows[0] | {"id": "fruitless", "label": "vae"}])
     with database.reading() as session:
         assert find_run(session, "train", "") == "gan3"
         assert find_run(session, "train", "cae") == "cae2"
