@@ -20,7 +20,15 @@ def fit_model(stage: "Train", images: "TrainInput", progress: Callable[[int, int
     Killed and started again it continues from its last checkpoint to the same weights. Raises Refused where no image
     can be read.
     """
-    unit = Unit(stage.size, stage.patch, stage.resolution, stage.slices, stage.patches, stage.seed)
+    unit = Unit(
+        size=stage.size,
+        patch=stage.patch,
+        resolution=stage.resolution,
+        slices=stage.slices,
+        framing=stage.framing,
+        patches=stage.patches,
+        seed=stage.seed,
+    )
     folder = stage.folder
     folder.mkdir(parents=True, exist_ok=True)
     learn, unreadable = prepare(folder / "train.samples", images.train, unit, progress)

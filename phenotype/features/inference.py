@@ -63,11 +63,11 @@ def one_thread() -> Iterator[None]:
 
 
 def embed_image(
-    source: Source, whole: ImageModel, patches: ImageModel, *, resolution: int, stride: int, slices: int
+    source: Source, whole: ImageModel, patches: ImageModel, *, resolution: int, stride: int, slices: int, framing: str
 ) -> EmbeddedImage:
     """Embed an image and its regions. A region's vector is the patch model's code, its texture and its place."""
     codes, boxes, places, vectors = [], [], [], []
-    for seen, fine in read_views(source, [whole.recipe.size, resolution], slices):
+    for seen, fine in read_views(source, [whole.recipe.size, resolution], slices, framing):
         codes.append(whole.embed(_tensor(seen.pixels[None])).numpy()[0])
         found = body_patches(fine, patches.recipe.size, stride)
         vectors.append(np.hstack([patches.embed(_tensor(found.pixels)).numpy(), found.features]))
@@ -82,13 +82,15 @@ def embed_image(
     )
 
 
-def score_image(source: Source, model: ImageModel, calibration: Calibration | None, *, slices: int) -> ScoredImage:
+def score_image(
+    source: Source, model: ImageModel, calibration: Calibration | None, *, slices: int, framing: str
+) -> ScoredImage:
     """Score an image: a volume by the slice that is furthest from normal.
 
     The map is in standard deviations from what is usual at each pixel where the model was calibrated, else raw.
     """
     best: tuple[float, View, Floats] | None = None
-    for (view,) in read_views(source, [model.recipe.size], slices):
+    for (view,) in read_views(source, [model.recipe.size], slices, framing):
         scores, maps = model.score(_tensor(view.pixels[None]))
         score = float(scores[0])
         if best is None or score > best[0]:
@@ -102,9 +104,7 @@ def score_image(source: Source, model: ImageModel, calibration: Calibration | No
     peak = np.asarray(np.unravel_index(int(smooth.argmax()), smooth.shape), np.float64)
     row, column = view.to_fractions(peak + 0.5)
     p_value = None if calibration is None else float(calibration.p_values([score])[0])
-    return ScoredImage(
-        score, p_value, view.slice, float(row), float(column), view.without_border(seen).astype(np.float16)
-    )
+    return ScoredImage(score, p_value, view.slice, float(row), float(column), view.over_image(seen).astype(np.float16))
 
 
 def _tensor(images: Floats) -> torch.Tensor:

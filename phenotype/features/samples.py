@@ -21,6 +21,7 @@ class Unit:
     patch: int
     resolution: int
     slices: int  # views of a volume
+    framing: str  # what of the image is seen, as of `read_views`
     patches: int  # patches of a view
     seed: int
 
@@ -71,7 +72,7 @@ def prepare(
 
 
 def _samples(image: str, source: Source, unit: Unit) -> NDArray[np.float32]:
-    views = read_views(source, [unit.resolution if unit.patch else unit.size], unit.slices)
+    views = read_views(source, [unit.resolution if unit.patch else unit.size], unit.slices, unit.framing)
     if not unit.patch:
         return np.stack([view.pixels for (view,) in views])
     own = int.from_bytes(hashlib.sha256(image.encode()).digest()[:8], "big")

@@ -34,6 +34,7 @@ class Train(Fit):
     images: str = run_of("assemble", "the run that put the images together")
     model: str = knob("cae", f"the model: {', '.join(MODELS)}")
     called: str = knob("", "a name to refer to it by; nothing for the model's and what it sees, as in cae-patch")
+    framing: str = knob("body", "what of the image is seen: the box around the 'body', or the whole 'image'")
     size: int = knob(64, "side of the view that a model of whole images sees, in pixels")
     patch: int = knob(0, "side of the patches that a model of patches sees; 0 for whole images")
     resolution: int = knob(128, "side of the view that patches are cut from")
@@ -60,6 +61,8 @@ class Train(Fit):
         """With the training that suits the model, where none was asked for."""
         if self.model not in MODELS:
             raise Refused("model", f"no model is called '{self.model}'; there are {', '.join(MODELS)}")
+        if self.framing not in ("body", "image"):
+            raise Refused("framing", f"'{self.framing}' is no framing; use 'body' or 'image'")
         family = MODELS[self.model]
         stage = replace(
             self,
@@ -99,6 +102,7 @@ class _PerImage(Stage):
     images: str = run_of("assemble", "the run that put the images together")
     slices: int = knob(8, "slices of a volume to look at")
     kind: str = knob("", "the kind of image that the model has learned from", hidden=True)
+    framing: str = knob("", "what of it the model has seen", hidden=True)
 
     subject: ClassVar[str] = "image_id"
     batch: ClassVar[int] = 8
@@ -113,9 +117,11 @@ class _PerImage(Stage):
         return _sources(session, ids)
 
 
-def _kind_learned(session: Session, run_id: str) -> str:
-    cohort = session.get_one(Run, run_id).recipe["cohort"]
-    return session.scalars(select(Cohort.images).where(Cohort.id == cohort)).one()
+def _as_learned(session: Session, run_id: str) -> tuple[str, str]:
+    """The kind of image and the framing that a model has learned from."""
+    recipe = session.get_one(Run, run_id).recipe
+    kind = session.scalars(select(Cohort.images).where(Cohort.id == recipe["cohort"])).one()
+    return kind, recipe["framing"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,10 @@ class Embed(_PerImage):
     def resolve(self, session: Session, home: Path) -> Self:
         """With the kind of image that the models know."""
         stage = super().resolve(session, home)
-        return replace(stage, kind=_kind_learned(session, stage.whole))
+        known = _as_learned(session, stage.whole)
+        if known != _as_learned(session, stage.patches):
+            raise Refused("models", "the models of whole images and of patches have learned from other kinds of view")
+        return replace(stage, kind=known[0], framing=known[1])
 
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Image id to EmbeddedImage."""
@@ -144,7 +153,13 @@ class Embed(_PerImage):
         with one_thread():
             return {
                 image: embed_image(
-                    source, whole, patches, resolution=self.resolution, stride=self.stride, slices=self.slices
+                    source,
+                    whole,
+                    patches,
+                    resolution=self.resolution,
+                    stride=self.stride,
+                    slices=self.slices,
+                    framing=self.framing,
                 )
                 for image, source in inputs.items()
             }
@@ -177,7 +192,8 @@ class Score(_PerImage):
         """With the kind of image that the model knows."""
         stage = super().resolve(session, home)
         label = session.get_one(Run, stage.model).label
-        return replace(stage, kind=_kind_learned(session, stage.model), scores_with=label)
+        kind, framing = _as_learned(session, stage.model)
+        return replace(stage, kind=kind, framing=framing, scores_with=label)
 
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Image id to ScoredImage."""
@@ -185,7 +201,10 @@ class Score(_PerImage):
 
         model, calibration = trained(model_folder(Path(self.home), self.model))
         with one_thread():
-            return {i: score_image(s, model, calibration, slices=self.slices) for i, s in inputs.items()}
+            return {
+                i: score_image(s, model, calibration, slices=self.slices, framing=self.framing)
+                for i, s in inputs.items()
+            }
 
     def store(self, session: Session, outputs: dict[str, Any]) -> None:
         """One row an image."""

@@ -35,27 +35,51 @@ class View:
         """Points (..., 2) of the view as fractions of the image's rows and columns, inside it."""
         return np.asarray(np.clip(self.frame.to_original(points) / np.asarray(self.shape), 0.0, 1.0), np.float64)
 
-    def without_border(self, seen: Floats) -> Floats:
-        """What lies over the image of a map over the view: the black border beside it left out."""
-        scale = seen.shape[0] / self.pixels.shape[0]
-        top, left = (round(offset * scale) for offset in self.frame.offset)
-        height, width = (max(1, round(n * s * scale)) for n, s in zip(self.shape, self.frame.scale, strict=True))
-        return seen[top : top + height, left : left + width]
+    def over_image(self, seen: Floats) -> Floats:
+        """A map over the view as a map over the image, of the same pixel size: 0 where the view does not reach."""
+        rows, columns = (max(1, round(n * s)) for n, s in zip(self.shape, self.frame.scale, strict=True))
+        whole = np.zeros((rows, columns), np.float32)
+        down, right = (round(offset) for offset in self.frame.offset)  # of the image's corner in the view
+        height, width = seen.shape
+        r0, r1, c0, c1 = max(0, -down), min(rows, height - down), max(0, -right), min(columns, width - right)
+        whole[r0:r1, c0:c1] = seen[r0 + down : r1 + down, c0 + right : c1 + right]
+        return whole
 
 
-def read_views(source: Source, sizes: Sequence[int], slices: int) -> list[tuple[View, ...]]:
+COARSE = 128  # side of the view in which the body is looked for
+
+
+def read_views(source: Source, sizes: Sequence[int], slices: int, framing: str) -> list[tuple[View, ...]]:
     """The views of an image: one for a radiograph, `slices` evenly spaced ones for a volume; each in all `sizes`.
+
+    framing  "body": the box around the body, stretched to the square, so that place and size of the body, and the
+             borders that collimation leaves, differ less between images; "image": all of it, on black
 
     Raises `imaging.files.Unreadable` where the files cannot be read.
     """
     pixels = read_pixels([FileRef(*file) for file in source.files]).pixels
     stack = pixels[None] if pixels.ndim == 2 else pixels
+    shape = (int(stack.shape[1]), int(stack.shape[2]))
+    chosen = window.slices(stack, slices)
+    box = body_box([stack[index] for index in chosen], source.modality) if framing == "body" else None
     views = []
-    for index in window.slices(stack, slices):
-        standardized = [window.standardize(stack[index], source.modality, size) for size in sizes]
-        shape = (int(stack.shape[1]), int(stack.shape[2]))
+    for index in chosen:
+        standardized = [window.standardize(stack[index], source.modality, size, box=box) for size in sizes]
         views.append(tuple(View(int(index), seen, frame, shape) for seen, frame in standardized))
     return views
+
+
+def body_box(images: Sequence[Floats], modality: str) -> tuple[int, int, int, int]:
+    """The box (row0, col0, row1, col1) around the body in any of these images of one shape."""
+    corners = []
+    for image in images:
+        view, frame = window.standardize(image, modality, COARSE)
+        row0, col0, row1, col1 = regions.box_of(regions.foreground(view))
+        corners.append(frame.to_original([[row0, col0], [row1, col1]]))
+    shape = np.asarray(images[0].shape)
+    low = np.floor(np.clip(np.min([c[0] for c in corners], axis=0), 0, shape - 1)).astype(int)
+    high = np.ceil(np.clip(np.max([c[1] for c in corners], axis=0), low + 1, shape)).astype(int)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
 @dataclass(frozen=True, slots=True)

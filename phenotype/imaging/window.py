@@ -32,7 +32,11 @@ class Frame:
 
 
 def standardize(
-    pixels: NDArray[np.float32], modality: str, size: int, window: tuple[float, float] | None = None
+    pixels: NDArray[np.float32],
+    modality: str,
+    size: int,
+    window: tuple[float, float] | None = None,
+    box: tuple[int, int, int, int] | None = None,
 ) -> tuple[NDArray[np.float32], Frame]:
     """One image as (size, size) float32 in [0, 1], and its `Frame`.
 
@@ -40,11 +44,18 @@ def standardize(
     modality  "CT" is seen through the lung window; everything else is stretched between its 1st and 99th percentile
     window    (low, high), instead of these
 
-    The longer side fills the view, the shorter one is centred on black. Resized by area averaging: each pixel of the
-    view is the exact mean of what it covers, so nothing aliases and the result is the same everywhere.
+    box       (row0, col0, row1, col1): only this part of the image is seen, stretched to the square
+
+    Without a box the longer side fills the view, the shorter one is centred on black. Resized by area averaging: each
+    pixel of the view is the exact mean of what it covers, so nothing aliases and the result is the same everywhere.
     """
     if pixels.ndim != 2 or 0 in pixels.shape:
         raise ValueError(f"one image of rows x columns is needed, not {pixels.ndim} dimensions")
+    top, left = (box or (0, 0))[:2]
+    if box is not None:
+        pixels = pixels[box[0] : box[2], box[1] : box[3]]
+        if 0 in pixels.shape:
+            raise ValueError("the box holds nothing of the image")
     if window is not None:
         low, high = window
     elif modality == "CT":
@@ -56,6 +67,10 @@ def standardize(
     height, width = max(1, round(rows * size / longest)), max(1, round(columns * size / longest))
     # The window comes before the averaging: one metal marker must not brighten its surroundings.
     seen = np.clip((pixels.astype(np.float64) - low) / max(high - low, 1e-6), 0.0, 1.0)
+    if box is not None:
+        scale = size / rows, size / columns
+        view = np.clip(resize(seen, size, size), 0.0, 1.0).astype(np.float32)
+        return view, Frame(scale, (-top * scale[0], -left * scale[1]))
     small = resize(seen, height, width)
     top, left = (size - height) // 2, (size - width) // 2
     view = np.zeros((size, size), dtype=np.float32)
