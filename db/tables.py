@@ -495,7 +495,7 @@ class TermMap(Base):
     peak_row: Mapped[float]  # as a fraction of the image's rows
     peak_column: Mapped[float]
     side: Mapped[str] = mapped_column(default="")  # of the patient, where the projection tells
-    regions: Mapped[NDArray[Any]]  # (n,) float32, in the order of Region
+    regions: Mapped[NDArray[Any]]  # (n,) float32, in the order of Region: deviations from what is usual at each place
 
 
 class Phenotype(Base):

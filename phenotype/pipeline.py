@@ -84,7 +84,7 @@ cohort = "all"
 run = "train"
 model = "cae"
 cohort = "all"
-patch = 32
+patch = 16
 
 [[stage]]
 run = "embed"

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from db.queries.labels import common_concepts, label_states
 from db.tables import CohortStudy, Concept, Embedding, Enrichment, Image, Membership, Phenotype, Study
 from db.write import insert_rows
+from phenotype.clustering import zones
 from phenotype.stage import Fit, Refused, knob, run_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Cluster(Fit):
 
     embeddings: str = run_of("embed", "the run whose vectors describe the images")
     labels: str = run_of("label", "the run that labelled the studies")
+    descriptor: str = knob("zones", "what describes an image: texture by 'zones' of the body, or the 'learned' vector")
     method: str = knob("mixture", "'mixture' (Gaussian) or 'density' (HDBSCAN, which leaves studies out)")
     choose: str = knob("bic", "how the number of clusters is chosen: 'bic' or 'stability'")
     k_min: int = knob(1, "least number of clusters")
@@ -52,6 +54,7 @@ class Cluster(Fit):
     def resolve(self, session: Session, home: Path) -> Self:
         """With the runs known; words that are none of the choices are refused."""
         for value, known in (
+            (self.descriptor, ("zones", "learned")),
             (self.method, ("mixture", "density")),
             (self.choose, ("bic", "stability")),
             (self.unmentioned, ("absent", "exclude")),
@@ -64,16 +67,17 @@ class Cluster(Fit):
         """The studies of the cohort that have embedded images; a study's descriptor is the mean of its images'."""
         vectors: dict[str, list[Any]] = {}
         about: dict[str, tuple[str, str]] = {}
+        column = Embedding.whole if self.descriptor == "learned" else Embedding.regions
         query = (
-            select(Image.study_id, Study.patient_id, CohortStudy.split, Embedding.whole)
+            select(Image.study_id, Study.patient_id, CohortStudy.split, column)
             .join(Embedding, Embedding.image_id == Image.id)
             .join(Study, Study.id == Image.study_id)
             .join(CohortStudy, CohortStudy.study_id == Study.id)
             .where(CohortStudy.cohort_id == ids[0], Embedding.run_id == self.embeddings)
             .order_by(Image.study_id, Image.id)
         )
-        for study, patient, split, whole in session.execute(query):
-            vectors.setdefault(study, []).append(whole)
+        for study, patient, split, vector in session.execute(query):
+            vectors.setdefault(study, []).append(vector if self.descriptor == "learned" else zones.describe(vector))
             about[study] = patient, split
         if not vectors:
             raise Refused("no_embeddings", "no study of the cohort has an embedded image: `phenotype embed` makes them")

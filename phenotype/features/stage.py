@@ -130,7 +130,7 @@ class Embed(_PerImage):
 
     whole: str = run_of("train", "the model of whole images", "cae-image")
     patches: str = run_of("train", "the model of patches", "cae-patch")
-    stride: int = knob(8, "pixels between patches")
+    stride: int = knob(8, "pixels of the view between patches")
     resolution: int = knob(128, "side of the view that patches are cut from")
 
     name: ClassVar[str] = "embed"

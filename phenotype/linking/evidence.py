@@ -16,12 +16,11 @@ Verdict = Literal["evidence", "no evidence", "too few"]
 _BLOCK = 4_000_000
 
 
-def cross_fit(mapper: FernMapper, bags: Iterable[Bag], folds: Iterable[int]) -> dict[int, FernMapper]:
-    """For each fold, ferns that counted all bags but those of the fold: for scores of images never learned from.
+def fit_parts(mapper: FernMapper, bags: Iterable[Bag], folds: Iterable[int]) -> dict[int, FernMapper]:
+    """For each fold, ferns that counted its bags alone; `without` adds them up.
 
     `mapper` has its questions (`prepare`, which sees no label) and no counts; `folds` gives the fold of each bag: all
-    images of a patient in one. One pass, since tables add up. With a single fold nothing is left to learn from, a
-    ValueError.
+    images of a patient in one.
     """
     parts: dict[int, FernMapper] = {}
     stream = zip(bags, folds, strict=True)
@@ -29,14 +28,29 @@ def cross_fit(mapper: FernMapper, bags: Iterable[Bag], folds: Iterable[int]) -> 
         for fold in sorted({fold for _, fold in batch}):
             part = parts.setdefault(fold, mapper.empty())
             part.partial_fit(bag for bag, its_fold in batch if its_fold == fold)
-    if len(parts) < 2:
-        raise ValueError("cross-fitting needs bags of at least two folds")
-    fitted: dict[int, FernMapper] = {}
-    for fold in sorted(parts):
-        fitted[fold] = mapper.empty()
-        for other in sorted(parts.keys() - {fold}):
-            fitted[fold] = fitted[fold].merge(parts[other])
+    return dict(sorted(parts.items()))
+
+
+def without(parts: dict[int, FernMapper], *folds: int) -> FernMapper:
+    """Ferns that counted all bags but those of these folds; ValueError where nothing is left to learn from."""
+    rest = [part for fold, part in parts.items() if fold not in folds]
+    if not rest:
+        raise ValueError(
+            "nothing is left to learn from: cross-fitting needs bags of at least two folds, nested of three"
+        )
+    fitted = rest[0].empty()
+    for part in rest:
+        fitted = fitted.merge(part)
     return fitted
+
+
+def cross_fit(mapper: FernMapper, bags: Iterable[Bag], folds: Iterable[int]) -> dict[int, FernMapper]:
+    """For each fold, ferns that counted all bags but those of the fold: for scores of images never learned from.
+
+    One pass, since tables add up. With a single fold nothing is left to learn from, a ValueError.
+    """
+    parts = fit_parts(mapper, bags, folds)
+    return {fold: without(parts, fold) for fold in parts}
 
 
 def image_score(profile: NDArray[Any], *, top: int = 5) -> NDArray[np.float64]:

@@ -9,25 +9,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from phenotype.linking.evidence import Evidence, cross_fit, evidence, image_score
+from phenotype.linking.evidence import Evidence, evidence, fit_parts, image_score, without
 from phenotype.linking.ferns import FernMapper
 from phenotype.linking.maps import peak, pixel_boxes, pixel_map, side_of
+from phenotype.linking.places import Usual, cells
 from phenotype.models.files import read_manifest, read_tensors, write_manifest, write_tensors
 
 Floats = NDArray[np.float32]
 MAP = (64, 64)  # a map is drawn on this grid to find its peak
 SAMPLE = 20_000  # regions that the questions of the ferns are balanced on
+LEAST = 10  # images that deny a term, to know what it scores where it is not
 
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """The regions of an image: their vectors (n, d), slices (n,), boxes (n, 4) as fractions, and its patient's fold."""
+    """The regions of an image: their vectors (n, d), the last two columns of which are the row and column in the box
+    around the body; their slices (n,), boxes (n, 4) as fractions of the image, and the fold of its patient."""
 
     vectors: Floats
     slices: NDArray[np.int32]
     boxes: Floats
     fold: int
     frontal: bool  # whether left and right of the image are those of the patient
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """The cell of the body that each region lies in."""
+        return cells(self.vectors[:, -2:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +51,50 @@ class MappedTerm:
     regions: Floats
 
 
-def describe(regions: Regions, location: int) -> Floats:
-    """Descriptors (n, d + 2 * location): the vectors and `location` copies of the place of the region's centre.
+@dataclass(frozen=True, slots=True)
+class TermMappers:
+    """What is learned: what regions usually look like at each place, one mapper for each group of folds, and what each
+    usually scores at each place of images that have not the term.
 
-    A question of a fern is about one or two columns, so that copies make the place be asked about more often.
+    A mapper is kept for each group, so that every image, new ones too, is scored by one that has not seen its patient.
     """
-    centre = (regions.boxes[:, :2] + regions.boxes[:, 2:]) / 2
-    return np.hstack([regions.vectors, *[centre] * location]).astype(np.float32)
+
+    concepts: tuple[str, ...]
+    groups: int
+    location: (
+        int  # copies of the place among the descriptors, so that the questions of the ferns are about it more often
+    )
+    look: Usual
+    mappers: dict[int, FernMapper]
+    scores: dict[int, Usual]
+
+    def map(self, regions: Regions) -> list[MappedTerm]:
+        """The map of each concept over one image."""
+        profile = self.profile(regions)
+        scores = image_score(profile)
+        return [
+            _mapped(concept, float(scores[c]), np.ascontiguousarray(profile[:, c]), regions)
+            for c, concept in enumerate(self.concepts)
+        ]
+
+    def profile(self, regions: Regions) -> Floats:
+        """How strongly each concept is seen in each region (n, concepts): in standard deviations above what is usual
+        at that place in images without it."""
+        group = self.group_of(regions)
+        profile = self.mappers[group].score(describe(regions, self.look, self.location))
+        return self.scores[group].deviations(regions.places, profile)
+
+    def group_of(self, regions: Regions) -> int:
+        """The group of the image's patient; any, where no image of that group was learned from."""
+        group = regions.fold % self.groups
+        return group if group in self.mappers else min(self.mappers)
+
+
+def describe(regions: Regions, look: Usual, location: int) -> Floats:
+    """Descriptors (n, d - 2 + 2 * location): how far each region looks from what is usual at its place, and where it
+    is."""
+    strange = look.deviations(regions.places, regions.vectors)[:, :-2]
+    return np.hstack([strange, *[regions.vectors[:, -2:]] * location]).astype(np.float32)
 
 
 def learn(
@@ -57,47 +102,51 @@ def learn(
     bags: Sequence[tuple[Regions, NDArray[np.float64]]],
     patients: NDArray[np.str_],
     *,
+    concepts: Sequence[str],
     groups: int,
     location: int,
-    folder: Path,
-    concepts: Sequence[str],
     seed: int,
-) -> list[Evidence]:
-    """Fit one mapper for each group of folds, on the images of all others; returns the evidence for each concept.
+) -> tuple[TermMappers, list[Evidence]]:
+    """Fit one mapper for each group of folds on the images of all others; also the evidence for each concept.
 
-    A mapper is kept for each group, so that every image, new ones too, is scored by one that has not seen its patient.
+    `bags` holds the regions of each image and the states (concepts,) of its study; `mapper` has no questions yet.
+    ValueError where the patients are in fewer than three groups.
     """
-    described = [(describe(regions, location), states) for regions, states in bags]
+    look = Usual.of(((r.places, r.vectors) for r, _ in bags), bags[0][0].vectors.shape[1])
+    described = [(describe(regions, look, location), states) for regions, states in bags]
     rng = np.random.default_rng(seed)
     everything = np.concatenate([vectors for vectors, _ in described])
     mapper.prepare(everything[rng.choice(len(everything), min(SAMPLE, len(everything)), replace=False)])
-    fold = [regions.fold % groups for regions, _ in bags]
-    mappers = cross_fit(mapper, described, fold)
-    scores = np.stack([image_score(mappers[f].score(v)) for f, (v, _) in zip(fold, described, strict=True)])
+    group = np.array([regions.fold % groups for regions, _ in bags])
+    parts = fit_parts(mapper, described, group.tolist())
+    mappers = {g: without(parts, g) for g in parts}
+    places = [regions.places for regions, _ in bags]
     states = np.stack([states for _, states in bags])
-    _save(folder, mappers, concepts, groups, location)
-    return [evidence(scores[:, c], states[:, c], patients, seed=seed) for c in range(len(concepts))]
+    usual: dict[int, Usual] = {}
+    for g in parts:
+        # Nested: what is usual for the images of a group is told by other groups, each scored by a mapper that knows
+        # neither. Ferns that had counted an image would find it more usual than it is.
+        inner = {other: without(parts, g, other) for other in parts if other != g}
+        others = np.flatnonzero(group != g).tolist()
+        profiles = {i: inner[int(group[i])].score(described[i][0]) for i in others}
+        usual[g] = _usual_scores(places, profiles, states)
+    terms = TermMappers(tuple(concepts), groups, location, look, mappers, usual)
+    scores = np.stack([image_score(terms.profile(regions)) for regions, _ in bags])
+    return terms, [evidence(scores[:, c], states[:, c], patients, seed=seed) for c in range(len(concepts))]
 
 
-@dataclass(frozen=True, slots=True)
-class TermMappers:
-    """What `learn` left in its folder."""
-
-    concepts: tuple[str, ...]
-    mappers: dict[int, FernMapper]
-    groups: int
-    location: int
-
-    def map(self, regions: Regions) -> list[MappedTerm]:
-        """The map of each concept over one image."""
-        fold = regions.fold % self.groups
-        mapper = self.mappers.get(fold) or self.mappers[min(self.mappers)]
-        profile = mapper.score(describe(regions, self.location)).astype(np.float32)
-        scores = image_score(profile)
-        return [
-            _mapped(concept, float(scores[c]), np.ascontiguousarray(profile[:, c]), regions)
-            for c, concept in enumerate(self.concepts)
-        ]
+def _usual_scores(
+    places: Sequence[NDArray[np.int64]], profiles: dict[int, NDArray[np.float64]], states: NDArray[np.float64]
+) -> Usual:
+    """What each term usually scores at each place of images that have it not: denied, or if that is seldom said, at
+    least not asserted. `profiles` by the number of the image."""
+    columns = []
+    for term in range(states.shape[1]):
+        without_it = [i for i in profiles if states[i, term] < 0.5]
+        if len(without_it) < LEAST:
+            without_it = [i for i in profiles if not states[i, term] >= 0.5]
+        columns.append(Usual.of(((places[i], profiles[i][:, term : term + 1]) for i in without_it), 1))
+    return Usual(np.hstack([c.mean for c in columns]), np.hstack([c.deviation for c in columns]))
 
 
 def _mapped(concept: str, score: float, values: Floats, regions: Regions) -> MappedTerm:
@@ -108,27 +157,28 @@ def _mapped(concept: str, score: float, values: Floats, regions: Regions) -> Map
     return MappedTerm(concept, score, found, (top.row + 0.5) / MAP[0], (top.column + 0.5) / MAP[1], side, values)
 
 
-def _save(folder: Path, mappers: dict[int, FernMapper], concepts: Sequence[str], groups: int, location: int) -> None:
+def save(terms: TermMappers, folder: Path) -> None:
+    """Write what was learned as safetensors beside a manifest with its hash."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"{group}/{name}": torch.from_numpy(np.ascontiguousarray(array))
-        for group, mapper in mappers.items()
-        for name, array in mapper.to_arrays().items()
-    }
+    arrays = dict(terms.look.to_arrays("look"))
+    for group, mapper in terms.mappers.items():
+        arrays |= {f"{group}/ferns/{name}": array for name, array in mapper.to_arrays().items()}
+        arrays |= terms.scores[group].to_arrays(f"{group}/scores")
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    settings = {"concepts": list(terms.concepts), "groups": terms.groups, "location": terms.location}
     entry = write_tensors(folder / "ferns.safetensors", tensors)
-    settings = {"concepts": list(concepts), "groups": groups, "location": location, "mappers": sorted(mappers)}
-    write_manifest(folder / "ferns.json", {"format": 1, **settings, "tensors": entry})
+    write_manifest(folder / "ferns.json", {"format": 1, **settings, "mappers": sorted(terms.mappers), "tensors": entry})
 
 
 @lru_cache(maxsize=2)
 def load(folder: Path) -> TermMappers:
     """The term mappers in a folder, verified; ModelFileError where they are not as they were written."""
     manifest = read_manifest(folder / "ferns.json")
-    tensors = {name: tensor.numpy() for name, tensor in read_tensors(folder, manifest["tensors"]).items()}
-    mappers = {
-        group: FernMapper.from_arrays(
-            {name.partition("/")[2]: a for name, a in tensors.items() if name.startswith(f"{group}/")}
-        )
-        for group in manifest["mappers"]
-    }
-    return TermMappers(tuple(manifest["concepts"]), mappers, manifest["groups"], manifest["location"])
+    arrays = {name: tensor.numpy() for name, tensor in read_tensors(folder, manifest["tensors"]).items()}
+    mappers, scores = {}, {}
+    for group in manifest["mappers"]:
+        start = f"{group}/ferns/"
+        mappers[group] = FernMapper.from_arrays({n[len(start) :]: a for n, a in arrays.items() if n.startswith(start)})
+        scores[group] = Usual.from_arrays(arrays, f"{group}/scores")
+    look = Usual.from_arrays(arrays, "look")
+    return TermMappers(tuple(manifest["concepts"]), manifest["groups"], manifest["location"], look, mappers, scores)

@@ -66,7 +66,7 @@ class Link(Fit):
     ferns: int = knob(128, "number of random ferns")
     depth: int = knob(8, "questions of a fern")
     smoothing: float = knob(20.0, "average regions added to each cell")
-    location: int = knob(4, "how often the place of a region is repeated among its features")
+    location: int = knob(2, "how often the place of a region is repeated among its features")
     unmentioned_weight: float = knob(0.5, "what a study counts for a term that its reports do not mention")
     unmentioned_probability: float = knob(0.05, "how probable such a term is taken to be")
     groups: int = knob(5, "groups of patients that are scored without having been learned from")
@@ -77,8 +77,8 @@ class Link(Fit):
 
     def resolve(self, session: Session, home: Path) -> Self:
         """With the runs known; refused where no term is frequent enough."""
-        if not 2 <= self.groups <= 10:
-            raise Refused("groups", f"{self.groups} groups of ten folds cannot be made; use 2 to 10")
+        if not 3 <= self.groups <= 10:
+            raise Refused("groups", f"{self.groups} groups of ten folds cannot be made; use 3 to 10")
         return super().resolve(session, home)
 
     def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
@@ -97,12 +97,14 @@ class Link(Fit):
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The evidence for each concept; what was learned is in the run's folder."""
         from phenotype.linking.ferns import FernMapper
-        from phenotype.linking.learning import learn
+        from phenotype.linking.learning import learn, save
 
         outputs: dict[str, Any] = {}
         for cohort, link in inputs.items():
-            if not link.concepts:
+            if not link.concepts or not link.bags:
                 raise Refused("no_terms", f"no term is reported in at least {self.least} embedded studies; see --least")
+            if len({regions.fold % self.groups for regions, _ in link.bags}) < 3:
+                raise Refused("too_few", "the embedded studies are of too few patients to keep some aside")
             mapper = FernMapper(
                 ferns=self.ferns,
                 depth=self.depth,
@@ -111,16 +113,16 @@ class Link(Fit):
                 unmentioned_probability=self.unmentioned_probability,
                 seed=self.seed,
             )
-            found = learn(
+            terms, found = learn(
                 mapper,
                 link.bags,
                 np.array(link.patients),
+                concepts=link.concepts,
                 groups=self.groups,
                 location=self.location,
-                folder=self.folder,
-                concepts=link.concepts,
                 seed=self.seed,
             )
+            save(terms, self.folder)
             outputs[cohort] = list(zip(link.concepts, found, strict=True))
         return outputs
 
