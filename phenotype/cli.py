@@ -23,7 +23,7 @@ from db.queries import findings as finding_queries
 from db.queries import overview
 from db.session import HEAD, Database, DatabaseError, open_database, revision, upgrade
 from phenotype import show
-from phenotype.pipeline import STAGES, STANDARD, Step, make_stage, read_pipeline, run_step, stage_class
+from phenotype.pipeline import STAGES, STANDARD, VOLUMES, Step, make_stage, read_pipeline, run_step, stage_class
 from phenotype.settings import DEFAULT_DATABASE, Settings
 from phenotype.stage import Refused, Summary, stage_fields
 
@@ -200,14 +200,18 @@ def demo(
         beside.rename(export)
     url = f"sqlite:///{out / 'phenotype.db'}"
     pipeline = out / "pipeline.toml"
-    pipeline.write_text(STANDARD.format(name=pipeline, sources="'export'"), encoding="utf-8")
+    pipeline.write_text(STANDARD.format(name=pipeline, sources="'export'") + VOLUMES, encoding="utf-8")
     _run(
         Settings(url, out / "phenotype.files", settings.executor, settings.quiet), read_pipeline(pipeline), strict=False
     )
     database = open_database(url)
     with database.reading() as session:
-        rows = measure(session, read_truth(out / "export.truth"), model="f-anogan-image")
-    cells = [(row.what, f"{row.value:.2f}", row.how) for row in rows]
+        models = ("f-anogan-image", "cae-normal", "cae-ct")
+        rows = measure(session, read_truth(out / "export.truth"), models)
+    cells = [
+        (row.what, f"{row.value:.2f}", row.how if row.chance is None else f"{row.how}; by chance {row.chance:.2f}")
+        for row in rows
+    ]
     page = write_page(database, out / "demo.html", title="phenotype demo", scores=cells)
     _show(rows, Measure, as_json, as_csv)
     show.messages.print(f"look at {page}, or ask: phenotype --db {url} findings", markup=False)

@@ -101,6 +101,26 @@ run = "cluster"
 cohort = "all"
 """
 
+# What a pipeline needs for CT beside: a model of the normal of its own.
+VOLUMES = """
+[[stage]]
+run = "cohort"
+called = "normal-ct"
+images = "volume"
+reports = "normal"
+
+[[stage]]
+run = "train"
+model = "cae"
+called = "cae-ct"
+cohort = "normal-ct"
+steps = 400
+
+[[stage]]
+run = "score"
+model = "cae-ct"
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

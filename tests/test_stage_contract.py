@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, text
 from support import contents, differences, models, spoiled
 
 from db.session import open_database
-from db.tables import Run, Task
+from db.tables import Image, Region, Run, Task
 from phenotype.demo.export import write_export
 from phenotype.ingest.stage import register
 from phenotype.pipeline import STAGES, read_pipeline, run_step
@@ -32,6 +32,11 @@ KILLS = int(os.environ.get("PHENOTYPE_KILLS", "5"))
 PIPELINE = """
 stage = [
   {{run = "ingest", sources = ['{export}']}}, {{run = "assemble"}}, {{run = "extract"}}, {{run = "label"}},
+  {{run = "cohort", called = "ct", images = "volume", holdout = 0}},
+  {{run = "train", called = "ct", size = 16, slices = 2, steps = 5, batch_size = 2}},
+  {{run = "train", called = "ct-patch", patch = 16, resolution = 64, slices = 2, steps = 5, batch_size = 2}},
+  {{run = "embed", whole = "ct", patches = "ct-patch", resolution = 64, slices = 3}},
+  {{run = "score", model = "ct", slices = 3}},
   {{run = "cohort", called = "normal", reports = "normal"}},
   {{run = "train", model = "f-anogan", cohort = "normal", size = 16, steps = 30, batch_size = 4, checkpoint_every = 5}},
   {{run = "score"}},
@@ -104,7 +109,26 @@ def test_the_pipeline_has_every_stage_and_fills_its_tables(finished):
     assert {step.stage.name for step in read_pipeline(place.pipeline)} == set(STAGES)
     filled = {table.__tablename__ for step in read_pipeline(place.pipeline) for table in step.stage.results}
     assert {name for name in filled if not tables[name]} == set()
-    assert len(trained) >= 6
+    assert len(trained) >= 10
+
+
+def test_volumes_are_looked_at_slice_by_slice(finished):
+    place, _, _ = finished
+    database = open_database(place.url)
+    with database.reading() as session:
+        scored = session.execute(text("SELECT image, score, peak_slice FROM anomaly_view WHERE model = 'ct'")).all()
+        kinds = dict(session.execute(text("SELECT image, kind FROM image_view")).all())
+        rows = session.scalars(select(Region).join(Image).where(Image.kind == "volume")).all()
+        slices = dict(session.execute(select(Image.id, Image.slices)).all())
+    assert [kinds[row.image] for row in scored] == ["volume"] * 2
+    assert all(0 <= row.peak_slice < slices[row.image] for row in scored)
+    assert len(rows) == 2
+    for row in rows:
+        looked_at = set(row.slices.tolist())
+        assert len(looked_at) == 3
+        assert max(looked_at) < slices[row.image_id]
+        assert len(row.slices) == len(row.boxes) == row.count
+    database.close()
 
 
 def test_running_it_again_changes_nothing(finished):

@@ -1,5 +1,6 @@
 """How well the pipeline did against what was planted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -21,19 +22,27 @@ class Measure:
     how: str
 
 
-def measure(session: Session, truth: Truth, model: str) -> list[Measure]:
-    """Compare the current runs with the truth; `model` names the scored model of the normal."""
+def measure(session: Session, truth: Truth, models: Sequence[str]) -> list[Measure]:
+    """Compare the current runs with the truth; `models` are the labels of the scored models of the normal."""
     labels = by_accession.labels(session)
     findings = score_findings(labels, truth)
     denied = score_findings(labels, truth, assertion="absent")
-    anomalies = score_anomalies(by_accession.anomaly_scores(session, model), truth)
+    scores = {model: by_accession.anomaly_scores(session, model) for model in models}
     pointing = score_pointing(by_accession.term_peaks(session), truth, same=CONSOLIDATION)
     groups = score_phenotypes(by_accession.phenotypes(session), truth)
     return [
         Measure("findings asserted, micro F1", findings.micro, None, "study labels against what each report says"),
         Measure("findings asserted, macro F1", findings.macro, None, "mean over concepts"),
         Measure("findings denied, micro F1", denied.micro, None, "study labels against what each report says"),
-        Measure("anomaly AUROC", anomalies, 0.5, f"{model}, studies with a planted lesion against those without"),
+        *(
+            Measure(
+                f"anomaly AUROC, {model}",
+                score_anomalies(found, truth),
+                0.5,
+                f"a planted lesion or none, over {len(found)} studies",
+            )
+            for model, found in scores.items()
+        ),
         Measure(
             "pointing game",
             pointing.rate,
