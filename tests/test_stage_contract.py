@@ -33,8 +33,8 @@ PIPELINE = """
 stage = [
   {{run = "ingest", sources = ['{export}']}}, {{run = "assemble"}}, {{run = "extract"}}, {{run = "label"}},
   {{run = "cohort", called = "ct", images = "volume", holdout = 0}},
-  {{run = "train", called = "ct", size = 16, slices = 2, steps = 5, batch_size = 2}},
-  {{run = "train", called = "ct-patch", patch = 16, resolution = 64, slices = 2, steps = 5, batch_size = 2}},
+  {{run = "train", called = "ct", cohort = "ct", size = 16, slices = 2, steps = 5, batch_size = 2}},
+  {{run = "train", called = "ct-patch", cohort = "ct", patch = 16, resolution = 64, steps = 5, batch_size = 2}},
   {{run = "embed", whole = "ct", patches = "ct-patch", resolution = 64, slices = 3}},
   {{run = "score", model = "ct", slices = 3}},
   {{run = "cohort", called = "normal", reports = "normal"}},
