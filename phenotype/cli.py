@@ -5,6 +5,7 @@ subjects failed or were quarantined, 130 interrupted.
 """
 
 import inspect
+import json
 import os
 import shutil
 import sys
@@ -158,8 +159,8 @@ def init(
     """Write a pipeline file for an export, to be read, changed and run."""
     if out.exists():
         raise Refused("exists", f"{out} is there already; choose another with --out")
-    path = str(source.resolve()).replace("\\", "/")
-    out.write_text(STANDARD.format(name=out.name, sources=f"'{path}'"), encoding="utf-8")
+    path = json.dumps(source.resolve().as_posix(), ensure_ascii=False)  # a TOML string, whatever is in it
+    out.write_text(STANDARD.format(name=out.name, sources=path), encoding="utf-8")
     show.messages.print(f"wrote {out}; now: phenotype run {out}", markup=False)
 
 
@@ -190,7 +191,7 @@ def demo(
     if not export.is_dir():
         out.mkdir(parents=True, exist_ok=True)
         beside = out / "export.part"  # renamed when whole, so that a demo that was stopped begins anew
-        for part in (beside, out / "export.part.truth"):
+        for part in (beside, out / "export.part.truth", out / "export.truth"):
             shutil.rmtree(part, ignore_errors=True)
         with show.progress("making an export", quiet=settings.quiet) as progress:
             write_export(

@@ -294,13 +294,10 @@ def _todo(session: Session, stage: Stage) -> tuple[list[tuple[str, str]], int]:
     """The subjects (id, version) that are not done, and how many are."""
     there = stage.subjects().subquery()
     subject, version, *order = there.columns
-    is_done = and_(
-        Task.run_id == stage.run_id, Task.subject_id == subject, Task.state == "done", Task.version == version
-    )
-    open_subjects = (
-        select(subject, version).outerjoin(Task, is_done).where(Task.run_id.is_(None)).order_by(*order, subject)
-    )
-    todo = [(row[0], str(row[1])) for row in session.execute(open_subjects.order_by(*order, subject))]
+    own = and_(Task.run_id == stage.run_id, Task.state == "done")
+    is_done = and_(own, Task.subject_id == subject, Task.version == version)
+    query = select(subject, version).outerjoin(Task, is_done).where(Task.run_id.is_(None)).order_by(*order, subject)
+    todo = [(row[0], str(row[1])) for row in session.execute(query)]
     total = session.scalar(select(func.count()).select_from(there)) or 0
     return todo, total - len(todo)
 

@@ -119,12 +119,12 @@ def test_upgrade_is_one_command(tmp_path):
 
 
 def test_init_writes_a_pipeline_that_is_read_back(tmp_path):
-    (tmp_path / "OUT").mkdir()
-    assert phenotype("init", "OUT", cwd=tmp_path).returncode == 0
+    (tmp_path / 'O\'Hara "2024"').mkdir()
+    assert phenotype("init", 'O\'Hara "2024"', cwd=tmp_path).returncode == 0
     steps = read_pipeline(tmp_path / "pipeline.toml")
-    assert steps[0].sources == (str(tmp_path / "OUT"),)
+    assert steps[0].sources == (str(tmp_path / 'O\'Hara "2024"'),)
     assert {step.stage.name for step in steps} == set(STAGES)
-    assert phenotype("init", "OUT", cwd=tmp_path).returncode == 1, "a pipeline that is there is not overwritten"
+    assert phenotype("init", ".", cwd=tmp_path).returncode == 1, "a pipeline that is there is not overwritten"
 
 
 @pytest.mark.parametrize(
