@@ -119,7 +119,9 @@ def test_the_planted_personal_data_is_in_the_vault_and_nowhere_else(done):
     assert leaks(elsewhere, planted) == set()
     for n, (way, spelled) in enumerate(spellings(planted[-1]).items()):  # the control of the search: it would be found
         place = list(elsewhere)[n % len(elsewhere)]
-        assert (place, way) in leaks({place: elsewhere[place] + spelled}, planted[-1:])
+        assert (place, way) in leaks({place: elsewhere[place] + b" " + spelled}, planted[-1:])
+    assert leaks({"log": b'{"loss": 0.119650203}'}, ["19650203"]) == set()
+    assert leaks({"log": b'{"born": 19650203}'}, ["19650203"]) != set()
 
 
 def leaks(places, words):
@@ -129,8 +131,13 @@ def leaks(places, words):
         for place, content in places.items()
         for word in words
         for way, spelled in spellings(word).items()
-        if spelled in content
+        if spelled in content and (not spelled.isdigit() or stands_alone(spelled, content))
     }
+
+
+def stands_alone(number, content):
+    """Whether a number is there as such: eight digits of a date also occur within the decimals of a loss."""
+    return re.search(rb"(?<![0-9.])%b(?![0-9])" % number, content) is not None
 
 
 def spellings(word):
