@@ -6,7 +6,6 @@ A pipeline is TOML: one `[[stage]]` for each step, `run` the name of a stage, an
 
 import importlib
 import tomllib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,20 +174,6 @@ def read_pipeline(path: Path) -> list[Step]:
             raise Refused("field", "'sources' of 'ingest' must be a list of paths")
         steps.append(Step(make_stage(name, values), tuple(str(path.parent / source) for source in sources)))
     return steps
-
-
-def run_pipeline(
-    steps: list[Step],
-    database: Database,
-    home: Path,
-    *,
-    executor: str = "here",
-    watch: Callable[[Stage], Progress] | None = None,
-) -> Iterator[Summary]:
-    """Run the steps in order, each continuing where it was stopped; `watch` gives a progress for each stage."""
-    for step in steps:
-        progress = watch(step.stage) if watch else None
-        yield run_step(step, database, home, executor=executor, progress=progress)
 
 
 def run_step(step: Step, database: Database, home: Path, *, executor: str, progress: Progress | None) -> Summary:
