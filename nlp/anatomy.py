@@ -6,7 +6,7 @@ from itertools import pairwise, product
 from spacy.tokens import Doc
 
 from nlp.context import Clauses, clauses_of
-from nlp.lexicon import Site
+from nlp.lexicon import Place
 from nlp.linking import Group, groups_of, neighbours, owner, touching
 from nlp.scan import Layer, Notes, notes_of
 
@@ -16,11 +16,11 @@ _NAMED = frozenset({"lobe", "segment", "zone", "bone"})  # told even where it is
 
 
 @dataclass(slots=True)
-class Place:
+class Told:
     """What a group of mentions was told about its place; before or after its own words."""
 
     sides: set[str] = field(default_factory=set)
-    sites: list[Site] = field(default_factory=list)
+    sites: list[Place] = field(default_factory=list)
     before: bool = False
     after: bool = False
 
@@ -28,7 +28,7 @@ class Place:
 def place(doc: Doc) -> Doc:
     """The spaCy component."""
     notes = notes_of(doc)
-    severities = notes.vocabulary.lexicon.severities
+    modifiers = notes.vocabulary.lexicon.modifiers
     for (start, end), mentions in zip(notes.sentences, notes.found, strict=True):
         if not mentions:
             continue
@@ -42,28 +42,28 @@ def place(doc: Doc) -> Doc:
         for a, b, value in grades:
             group = owner(groups, clauses, a, b, None)
             for mention in group.mentions if group else ():
-                mention.severity = mention.severity or severities[value][1]
+                mention.severity = mention.severity or modifiers[value][2]
         for adjective, noun in touching(groups, clauses) if grades else ():
             for one, other in product(adjective.mentions, noun.mentions):
                 one.severity = other.severity = one.severity or other.severity
     return doc
 
 
-def _marks(notes: Notes, start: int, end: int) -> list[tuple[int, int, Site]]:
+def _marks(notes: Notes, start: int, end: int) -> list[tuple[int, int, Place]]:
     """Sites and sides of a sentence in the order of the text; a side is a site without a name."""
     lexicon = notes.vocabulary.lexicon
-    marks = [(a, b, lexicon.sites[value][1]) for a, b, value in notes.within(Layer.SITE, start, end)]
+    marks = [(a, b, lexicon.places[value][1]) for a, b, value in notes.within(Layer.PLACE, start, end)]
     within_sites = {word for a, b, _ in marks for word in range(a, b)}  # "right atrium" says nothing of a side
     sides = [hit for hit in notes.within(Layer.SIDE, start, end) if hit[0] not in within_sites]
-    marks += [(a, b, Site("", "", lexicon.sides[value][1])) for a, b, value in sides]
+    marks += [(a, b, Place("", "", lexicon.modifiers[value][2])) for a, b, value in sides]
     return sorted(marks, key=lambda mark: mark[:2])
 
 
-def _tell_places(notes: Notes, groups: list[Group], clauses: Clauses, marks: list[tuple[int, int, Site]]) -> None:
+def _tell_places(notes: Notes, groups: list[Group], clauses: Clauses, marks: list[tuple[int, int, Place]]) -> None:
     lexicon, cues = notes.vocabulary.lexicon, notes.vocabulary.lexicon.cues
     midline = {id(g) for g in groups if all(lexicon.concepts[m.concept].id in lexicon.midline for m in g.mentions)}
     lateral = [g for g in groups if id(g) not in midline]
-    places = {id(g): Place() for g in groups}
+    places = {id(g): Told() for g in groups}
     last: tuple[int, Group] | None = None
     for a, b, site in marks:
         group = owner(lateral if site.side and lateral else groups, clauses, a, b, last)
@@ -99,7 +99,7 @@ def _tell_places(notes: Notes, groups: list[Group], clauses: Clauses, marks: lis
             mention.side = "" if lexicon.concepts[mention.concept].id in lexicon.midline else side
 
 
-def _share(giver: Place, taker: Place) -> None:
+def _share(giver: Told, taker: Told) -> None:
     """What is said of one entry of a list holds for a neighbour of which nothing is said."""
     if not taker.sides and not taker.sites:
         taker.sides |= giver.sides

@@ -1,9 +1,8 @@
-"""The words: concepts, anatomy, cues and headings, loaded from the tables in `lexicons/` and `rules/`.
+"""The words: concepts, places, cues and headings, loaded from the tables in `lexicons/`.
 
-How a phrase is written there: words as they stand in a report, in any case; phrases separated by |. `effusion(s)`
-stands for both forms, `(mild/moderate) edema` for either word, `(the) heart` for with and without, and so does an
-empty word, `(old/healed/) fracture`; `heart ... enlarged` allows up to eight words between; ^ and $ ask for the start
-and the end of a sentence.
+`lexicons/concepts/` and `lexicons/sites/` say what there is, in any language; `lexicons/LANGUAGE/` has a language's
+words for it and its rules. A language is a folder. A user's own words are a table of findings, or a folder of the same
+form as `lexicons/`, whose rows are added.
 """
 
 import hashlib
@@ -13,16 +12,23 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from nlp.phrases import Phrase, parse_phrases, plain_phrases
 from nlp.tables import LexiconError, Row, read_table
 
-_HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "lexicons"
 _CODES = {"radlex": re.compile(r"RID\d+"), "mesh": re.compile(r"D\d{6,9}"), "snomed": re.compile(r"\d{5,18}")}
-_MOST_FORMS = 5000  # a slip of the brackets should not fill the memory
 _ID = re.compile(r"[a-z][a-z0-9_]*")
+_LANGUAGE = re.compile(r"[a-z]{2,3}")
 CATEGORIES = frozenset({"finding", "device", "normal", "none"})  # none: harmless words that hide shorter phrases
 SECTIONS = frozenset({"indication", "comparison", "technique", "findings", "impression", "addendum", "other"})
-EFFECTS = frozenset({"absent", "uncertain", "present", "historical", "none", "stop"})
-MODIFIERS = {"side": ("left", "right", "bilateral"), "severity": ("borderline", "mild", "moderate", "severe")}
+EFFECTS = frozenset({"absent", "uncertain", "present", "historical", "hypothetical", "other", "none", "stop"})
+MODIFIERS: dict[str, tuple[str, ...] | None] = {  # None: any value
+    "side": ("left", "right", "bilateral"),
+    "severity": ("borderline", "mild", "moderate", "severe"),
+    "change": ("new", "increased", "stable", "decreased", "resolved", "removed"),
+    "count": None,  # "2", "several"
+    "prior": ("prior",),  # words for the examination that a change speaks of
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +39,27 @@ class Concept:
     name: str
     category: str  # "finding", "device" or "normal"
     parent: str  # id of the broader concept, or ""
+    region: str  # the table it stands in: "chest", "abdomen" ...
     radlex: str
     mesh: str
     snomed: str
 
 
 @dataclass(frozen=True, slots=True)
-class Phrase:
-    """Words that name something: one part, or several with other words between; perhaps a whole sentence."""
+class Site:
+    """A place in the body."""
 
-    parts: tuple[str, ...]
-    opens: bool = False  # must start its sentence
-    closes: bool = False  # must end its sentence
+    id: str
+    name: str
+    kind: str  # "lobe", "zone", "segment", "bone", "joint", "vessel", "part", "region" or "organ"
+    parent: str  # id of the place that it is part of, or ""
+    radlex: str
+    snomed: str
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """A place in the body. `side` is set where the words imply one ("RUL", "bibasilar")."""
+class Place:
+    """What words for a place say: a site, with a side where the words imply one ("RUL", "bibasilar")."""
 
     id: str
     kind: str
@@ -68,159 +78,199 @@ class Cue:
 
 
 @dataclass(frozen=True, slots=True)
+class Normal:
+    """An organ or measure that a report can call normal: which words do, and what that denies."""
+
+    id: str
+    states: frozenset[str]  # ids of the states that count for it, such as "clear"
+    denies: tuple[str, ...]  # ids of concepts
+
+
+@dataclass(frozen=True, slots=True)
 class Lexicon:
     """Everything that one language knows. Pairs hold a phrase and what it stands for."""
 
+    language: str
     concepts: tuple[Concept, ...]
     midline: frozenset[str]  # concepts without a side, such as cardiomegaly
     names: tuple[tuple[Phrase, int], ...]  # phrase, index into concepts
-    sites: tuple[tuple[str, Site], ...]
+    places: tuple[tuple[str, Place], ...]
     cues: tuple[tuple[str, Cue], ...]
-    sides: tuple[tuple[str, str], ...]
-    severities: tuple[tuple[str, str], ...]
+    modifiers: tuple[tuple[str, str, str], ...]  # words, kind, value
+    normals: tuple[tuple[str, Normal], ...]
+    states: tuple[tuple[str, str], ...]  # words, id of the state
     headings: tuple[tuple[str, str, str], ...]  # words, section, temporality
     classes: tuple[tuple[str, str], ...]  # words, class
     units: tuple[tuple[str, float], ...]  # words, millimetres
 
 
-def concepts(language: str = "en", lexicon: Path | None = None) -> tuple[Concept, ...]:
-    """The concepts of a language, those of a user's own `lexicon` table added."""
-    return tuple(c for c in load(language, lexicon).concepts if c.category != "none")
+def languages(own: Path | None = None) -> tuple[str, ...]:
+    """The languages there are words for, those of a user's own folder among them."""
+    folders = [HERE, *([own] if own and own.is_dir() else [])]
+    found = {p.name for folder in folders for p in folder.iterdir() if p.is_dir() and _LANGUAGE.fullmatch(p.name)}
+    return tuple(sorted(found))
 
 
-def version(language: str = "en", lexicon: Path | None = None) -> str:
-    """A hash of the content of all lexicon and rule files: equal words, equal version, on every machine."""
+def concepts(own: Path | None = None) -> tuple[Concept, ...]:
+    """The concepts of all languages, those of a user's `own` words added."""
+    return tuple(c for c in _things(str(own) if own else None).concepts.values() if c.category != "none")
+
+
+def sites(own: Path | None = None) -> tuple[Site, ...]:
+    """The places of all languages, those of a user's `own` words added."""
+    return tuple(_things(str(own) if own else None).sites.values())
+
+
+def version(language: str, own: Path | None = None) -> str:
+    """A hash of the content of all tables of a language: equal words, equal version, on every machine."""
     digest = hashlib.sha256()
-    files = [path for kind in ("lexicons", "rules") for path in sorted((_HERE / kind / language).glob("*.tsv"))]
-    for path in [*files, *([lexicon] if lexicon else [])]:
+    for path in _files(language, own):
         content = "\n".join(path.read_text(encoding="utf-8-sig").splitlines())
         digest.update(f"{path.name}\0{content}\0".encode())
     return digest.hexdigest()[:16]
 
 
-def load(language: str = "en", lexicon: Path | None = None) -> Lexicon:
+def load(language: str = "en", own: Path | None = None) -> Lexicon:
     """All tables of a language. Raises LexiconError, which names file, line and column."""
-    return _load(language, str(lexicon) if lexicon else None)
+    return _load(language, str(own) if own else None)
+
+
+def _files(language: str, own: Path | None) -> list[Path]:
+    if own is not None and not own.is_dir():
+        return [*_files(language, None), own]
+    return [
+        path
+        for folder in (HERE, *([own] if own else []))
+        for path in (
+            *sorted((folder / "concepts").glob("*.tsv")),
+            *sorted((folder / "sites").glob("*.tsv")),
+            *sorted((folder / language).rglob("*.tsv")),
+        )
+    ]
 
 
 @lru_cache(maxsize=8)
-def _load(language: str, lexicon: str | None) -> Lexicon:
-    words, rules = _HERE / "lexicons" / language, _HERE / "rules" / language
-    if not words.is_dir():
-        known = ", ".join(sorted(p.name for p in (_HERE / "lexicons").iterdir() if p.is_dir()))
-        raise LexiconError(f"{words}: there is no lexicon for language {language!r} (there are: {known})")
-    found = _Findings()
-    found.read(words / "findings.tsv")
-    if lexicon is not None:
-        found.read(Path(lexicon))
-    found.check_parents()
-    modifiers = list(_modifiers(rules / "modifiers.tsv"))
+def _load(language: str, own: str | None) -> Lexicon:
+    folders = [HERE, *([Path(own)] if own and Path(own).is_dir() else [])]
+    homes = [folder / language for folder in folders if (folder / language).is_dir()]
+    if not homes:
+        known = ", ".join(languages(Path(own) if own else None))
+        raise LexiconError(f"{HERE / language}: there is no lexicon for language {language!r} (there are: {known})")
+
+    def tables(name: str) -> Iterator[Path]:
+        return (path for home in homes for path in sorted(home.glob(name)))
+
+    things = _things(own)
+    findings = [*tables("findings/*.tsv"), *([Path(own)] if own and not Path(own).is_dir() else [])]
+    place = {concept: index for index, concept in enumerate(things.concepts)}
     return Lexicon(
-        concepts=tuple(found.concepts.values()),
-        midline=frozenset(found.midline),
-        names=tuple(found.names),
-        sites=tuple(_sites(words / "anatomy.tsv")),
-        cues=tuple(_cues(rules / "cues.tsv")),
-        sides=tuple((phrase, value) for kind, phrase, value in modifiers if kind == "side"),
-        severities=tuple((phrase, value) for kind, phrase, value in modifiers if kind == "severity"),
-        headings=tuple(_headings(rules / "sections.tsv")),
-        classes=tuple((p, row["class"]) for row, p in _plain(rules / "words.tsv", ("class", "phrases"))),
-        units=tuple((p, row.number("mm", 1.0)) for row, p in _plain(rules / "units.tsv", ("mm", "phrases"))),
+        language=language,
+        concepts=tuple(things.concepts.values()),
+        midline=frozenset(things.midline),
+        names=tuple((phrase, place[row["id"]]) for path in findings for row, phrase in _findings(path, place)),
+        places=tuple(pair for path in tables("anatomy/*.tsv") for pair in _places(path, things.sites)),
+        cues=tuple(pair for path in tables("cues.tsv") for pair in _cues(path)),
+        modifiers=tuple(told for path in tables("modifiers.tsv") for told in _modifiers(path)),
+        normals=tuple(pair for path in tables("normals.tsv") for pair in _normals(path, place)),
+        states=tuple((p, row["state"]) for path in tables("states.tsv") for row, p in _pairs(path, "state")),
+        headings=tuple(told for path in tables("sections.tsv") for told in _headings(path)),
+        classes=tuple((p, row["class"]) for path in tables("words.tsv") for row, p in _pairs(path, "class")),
+        units=tuple((p, row.number("mm", 1.0)) for path in tables("units.tsv") for row, p in _pairs(path, "mm")),
     )
 
 
-def parse_phrases(row: Row) -> Iterator[Phrase]:
-    """The phrases of a row, written out."""
-    for written in row["phrases"].split("|"):
-        if not written.strip():
-            raise row.error("phrases", "an empty phrase (two | with nothing between, or nothing at all)")
-        for text in _written_out(row, written):
-            words = text.split()
-            opens, closes = words[:1] == ["^"], words[-1:] == ["$"]
-            parts = tuple(p.strip() for p in " ".join(words[opens : len(words) - closes]).split("..."))
-            if not all(parts):
-                raise row.error("phrases", f"{written.strip()!r}: words are missing around ... or between ^ and $")
-            yield Phrase(parts, opens, closes)
-
-
-def _written_out(row: Row, written: str) -> Iterator[str]:
-    """'(a/b) c(s)' -> 'a c', 'a cs', 'b c', 'b cs'; brackets may stand in brackets."""
-    waiting, done = [written], dict[str, None]()
-    while waiting:
-        text = waiting.pop()
-        inner = re.search(r"\(([^()]*)\)", text)
-        if inner is None:
-            if "(" in text or ")" in text:
-                raise row.error("phrases", f"{written.strip()!r}: brackets do not match")
-            done[text] = None
-            continue
-        choices = inner[1].split("/")
-        choices = [*choices, ""] if len(choices) == 1 else choices
-        waiting += [text[: inner.start()] + choice + text[inner.end() :] for choice in choices]
-        if len(waiting) + len(done) > _MOST_FORMS:
-            raise row.error("phrases", f"{written.strip()!r}: stands for over {_MOST_FORMS} phrases")
-    return iter(done)
-
-
-class _Findings:
-    """The tables of findings, one read over the other."""
+class _Things:
+    """The concepts and places that there are, one table read over the other."""
 
     def __init__(self) -> None:
         self.concepts: dict[str, Concept] = {}
-        self.names: list[tuple[Phrase, int]] = []
         self.midline: set[str] = set()
-        self._parents: list[Row] = []
+        self.sites: dict[str, Site] = {}
+        self._parents: list[tuple[Row, dict[str, Concept] | dict[str, Site]]] = []
 
-    def read(self, path: Path) -> None:
-        """Add a table. A concept already there gets the new phrases, and what cells say anew."""
-        required, optional = ("id", "phrases"), ("name", "category", "parent", "radlex", "mesh", "snomed", "midline")
+    def add_concepts(self, path: Path) -> None:
+        """A concept already there gets what cells say anew."""
         here: set[str] = set()
-        for row in read_table(path, required, optional):
-            if not _ID.fullmatch(row["id"]):
-                raise row.error("id", f"{row['id']!r} is not lower-case letters, digits and _")
-            if row["id"] in here:
-                raise row.error("id", f"{row['id']!r} is there twice")
-            here.add(row["id"])
+        for row in read_table(path, ("id",), ("name", "category", "parent", "midline", *_CODES, "phrases")):
+            _check_row(row, here)
             old = self.concepts.get(row["id"])
             if old is None and not row["name"]:
                 raise row.error("name", f"the new concept {row['id']!r} needs a name")
             if row["category"]:
                 row.one_of("category", CATEGORIES)
-            for column, code in _CODES.items():
-                if row[column] and not code.fullmatch(row[column]):
-                    raise row.error(column, f"{row[column]!r} does not look like a {column} code")
-            told = {k: row[k] for k in ("name", "category", "parent", "radlex", "mesh", "snomed") if row[k]}
-            blank = Concept(row["id"], row["name"], "finding", "", "", "", "")
+            told = {k: row[k] for k in ("name", "category", "parent", *_CODES) if row[k]}
+            blank = Concept(row["id"], row["name"], "finding", "", path.stem, "", "", "")
             self.concepts[row["id"]] = replace(old or blank, **told)
             if row["midline"]:
                 row.one_of("midline", {"yes"})
                 self.midline.add(row["id"])
-            self._parents.append(row)
-            place = list(self.concepts).index(row["id"])
-            self.names += [(phrase, place) for phrase in parse_phrases(row)]
+            self._parents.append((row, self.concepts))
+
+    def add_sites(self, path: Path) -> None:
+        here: set[str] = set()
+        for row in read_table(path, ("id", "name", "kind"), ("parent", "radlex", "snomed")):
+            _check_row(row, here)
+            self.sites[row["id"]] = Site(
+                row["id"], row["name"], row["kind"], row["parent"], row["radlex"], row["snomed"]
+            )
+            self._parents.append((row, self.sites))
 
     def check_parents(self) -> None:
-        for row in self._parents:
-            if row["parent"] and (row["parent"] not in self.concepts or row["parent"] == row["id"]):
-                raise row.error("parent", f"{row['parent']!r} is not another concept of the lexicon")
+        for row, others in self._parents:
+            if row["parent"] and (row["parent"] not in others or row["parent"] == row["id"]):
+                kind = "concept" if others is self.concepts else "site"
+                raise row.error("parent", f"{row['parent']!r} is not another {kind} of the lexicon")
 
 
-def _plain(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[tuple[Row, str]]:
-    """Rows with each of their phrases; these may have neither gaps nor anchors."""
-    for row in read_table(path, columns, optional):
+@lru_cache(maxsize=8)
+def _things(own: str | None) -> _Things:
+    things, folders = _Things(), [HERE]
+    if own is not None and Path(own).is_dir():
+        folders.append(Path(own))
+    for folder in folders:
+        for path in sorted((folder / "concepts").glob("*.tsv")):
+            things.add_concepts(path)
+        for path in sorted((folder / "sites").glob("*.tsv")):
+            things.add_sites(path)
+    if own is not None and not Path(own).is_dir():
+        things.add_concepts(Path(own))
+    things.check_parents()
+    return things
+
+
+def _check_row(row: Row, here: set[str]) -> None:
+    if not _ID.fullmatch(row["id"]):
+        raise row.error("id", f"{row['id']!r} is not lower-case letters, digits and _")
+    if row["id"] in here:
+        raise row.error("id", f"{row['id']!r} is there twice")
+    here.add(row["id"])
+    for column, code in _CODES.items():
+        if row[column] and not code.fullmatch(row[column]):
+            raise row.error(column, f"{row[column]!r} does not look like a {column} code")
+
+
+def _findings(path: Path, known: dict[str, int]) -> Iterator[tuple[Row, Phrase]]:
+    for row in read_table(path, ("id", "phrases"), ("name", "category", "parent", "midline", *_CODES)):
+        if row["id"] not in known:
+            raise row.error("id", f"{row['id']!r} is no concept of the tables in concepts/")
         for phrase in parse_phrases(row):
-            if len(phrase.parts) > 1 or phrase.opens or phrase.closes:
-                raise row.error("phrases", "... , ^ and $ are for findings only")
-            yield row, phrase.parts[0]
+            yield row, phrase
 
 
-def _sites(path: Path) -> Iterator[tuple[str, Site]]:
-    for row, phrase in _plain(path, ("id", "name", "kind", "phrases"), ("side", "radlex", "snomed")):
-        yield phrase, Site(row["id"], row["kind"], row.one_of("side", ("", *MODIFIERS["side"])))
+def _pairs(path: Path, column: str) -> Iterator[tuple[Row, str]]:
+    return plain_phrases(path, (column, "phrases"))
+
+
+def _places(path: Path, known: dict[str, Site]) -> Iterator[tuple[str, Place]]:
+    for row, phrase in plain_phrases(path, ("id", "phrases"), ("side",)):
+        if row["id"] not in known:
+            raise row.error("id", f"{row['id']!r} is no place of the tables in sites/")
+        side = row["side"] and row.one_of("side", MODIFIERS["side"] or ())
+        yield phrase, Place(row["id"], known[row["id"]].kind, side)
 
 
 def _cues(path: Path) -> Iterator[tuple[str, Cue]]:
-    for row, phrase in _plain(path, ("id", "effect", "phrases"), ("direction", "certainty", "scope")):
+    for row, phrase in plain_phrases(path, ("id", "effect", "phrases"), ("direction", "certainty", "scope")):
         effect = row.one_of("effect", EFFECTS)
         direction = row.one_of("direction", ("", "forward", "backward", "both", "either"))
         certainty = row.number("certainty", 0.0 if effect == "absent" else 1.0)
@@ -231,12 +281,20 @@ def _cues(path: Path) -> Iterator[tuple[str, Cue]]:
 
 
 def _modifiers(path: Path) -> Iterator[tuple[str, str, str]]:
-    for row, phrase in _plain(path, ("kind", "value", "phrases")):
-        kind = row.one_of("kind", MODIFIERS)
-        yield kind, phrase, row.one_of("value", MODIFIERS[kind])
+    for row, phrase in plain_phrases(path, ("kind", "value", "phrases")):
+        values = MODIFIERS[row.one_of("kind", MODIFIERS)]
+        yield phrase, row["kind"], row.one_of("value", values) if values else row["value"]
+
+
+def _normals(path: Path, known: dict[str, int]) -> Iterator[tuple[str, Normal]]:
+    for row, phrase in plain_phrases(path, ("id", "states", "denies", "phrases")):
+        for concept in row["denies"].split():
+            if concept not in known:
+                raise row.error("denies", f"{concept!r} is no concept of the lexicon")
+        yield phrase, Normal(row["id"], frozenset(row["states"].split()), tuple(row["denies"].split()))
 
 
 def _headings(path: Path) -> Iterator[tuple[str, str, str]]:
-    for row, phrase in _plain(path, ("section", "phrases"), ("temporality",)):
+    for row, phrase in plain_phrases(path, ("section", "phrases"), ("temporality",)):
         time = row.one_of("temporality", ("", "current", "historical")) or "current"
         yield phrase, row.one_of("section", SECTIONS), time

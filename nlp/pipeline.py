@@ -14,7 +14,7 @@ from nlp.measurements import measure
 from nlp.scan import Found, Notes, make_scan, notes_of
 from nlp.sections import find_sections
 from nlp.sentences import find_sentences
-from nlp.values import Mention, Reading, SectionSpan, SentenceSpan
+from nlp.values import Evidence, Mention, Reading, SectionSpan, SentenceSpan
 from nlp.words import ReportTokenizer
 
 _COMPONENTS = {
@@ -35,7 +35,7 @@ for _name, _component in _COMPONENTS.items():
 def load_pipeline(language: str = "en", lexicon: Path | None = None) -> Language:
     """A blank spaCy pipeline with the components of the reader; nothing is downloaded.
 
-    `lexicon` is a user's own table of findings, in the form of `lexicons/en/findings.tsv`; its rows add to the lexicon.
+    `lexicon` is a user's own table of findings, or a folder in the form of `lexicons/`; its rows are added.
     Raises LexiconError, which names file, line and column.
     """
     nlp = spacy.blank(language)
@@ -61,6 +61,7 @@ def reading_of(doc: Doc) -> Reading:
             section += 1
         mentions += [_mention(notes, m, sentence, notes.sections[section].name) for m in found]
     return Reading(
+        notes.vocabulary.lexicon.language,
         tuple(SectionSpan(s.name, *_span(notes, s.start, s.end)) for s in notes.sections),
         tuple(SentenceSpan(*_span(notes, a, b)) for a, b in notes.sentences),
         tuple(mentions),
@@ -83,6 +84,7 @@ def _mention(notes: Notes, found: Found, sentence: tuple[int, int], section: str
         concept=notes.vocabulary.lexicon.concepts[found.concept].id,
         assertion=found.assertion,
         temporality=found.temporality,
+        experiencer=found.experiencer,
         certainty=found.certainty,
         start=start,
         end=end,
@@ -92,8 +94,16 @@ def _mention(notes: Notes, found: Found, sentence: tuple[int, int], section: str
         cue_start=cue_start,
         cue_end=cue_end,
         rule=found.rule,
+        implied=found.implied,
         side=found.side,
         site=found.site,
         severity=found.severity,
         size_mm=found.size_mm,
+        prior_size_mm=found.prior_size_mm,
+        count=found.count,
+        change=found.change,
+        evidence=tuple(
+            Evidence(kind, value, *_span(notes, a, b))
+            for kind, value, a, b in sorted(found.evidence, key=lambda e: (e[2], e[3], e[0]))
+        ),
     )

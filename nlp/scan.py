@@ -14,7 +14,7 @@ from spacy.tokens import Doc
 
 from nlp.lexicon import Lexicon, load
 from nlp.trie import Hit, Trie
-from nlp.values import Assertion, Temporality
+from nlp.values import Assertion, Experiencer, Temporality
 from nlp.words import split, words_of
 
 _KEY = "nlp.notes"
@@ -25,7 +25,7 @@ _NEW_LINE = re.compile(r"\n|\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
 class Layer(IntEnum):
     """What a phrase can be. Layers may overlap; inside one the longest phrase wins (of PART, all are kept)."""
 
-    NAME, PART, CUE, SITE, SIDE, SEVERITY, HEADING, CLASS, SIGN = range(9)
+    NAME, PART, CUE, PLACE, SIDE, SEVERITY, CHANGE, COUNT, PRIOR, NORMAL, STATE, HEADING, CLASS, SIGN = range(14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,24 @@ class Found:
     parts: tuple[tuple[int, int], ...]
     assertion: Assertion = "present"
     temporality: Temporality = "current"
+    experiencer: Experiencer = "patient"
     certainty: float = 1.0
     cue: tuple[int, int] | None = None
     rule: str = ""
+    implied: bool = False
     side: str = ""
     site: str = ""
     severity: str = ""
     size_mm: float | None = None
+    prior_size_mm: float | None = None
+    count: str = ""
+    change: str = ""
+    evidence: list[tuple[str, str, int, int]] = field(default_factory=list)  # kind, value, words
+
+    def told(self, kind: str, value: str, start: int, end: int) -> None:
+        """Note which words said something."""
+        if (kind, value, start, end) not in self.evidence:
+            self.evidence.append((kind, value, start, end))
 
     @property
     def start(self) -> int:
@@ -142,9 +153,9 @@ def compile_vocabulary(lexicon: Lexicon, strings: StringStore) -> Vocabulary:
         trie.add(part_ids, Layer.PART, part)
     tables: tuple[tuple[Layer, Iterable[str]], ...] = (
         (Layer.CUE, (p for p, _ in lexicon.cues)),
-        (Layer.SITE, (p for p, _ in lexicon.sites)),
-        (Layer.SIDE, (p for p, _ in lexicon.sides)),
-        (Layer.SEVERITY, (p for p, _ in lexicon.severities)),
+        (Layer.PLACE, (p for p, _ in lexicon.places)),
+        (Layer.NORMAL, (p for p, _ in lexicon.normals)),
+        (Layer.STATE, (p for p, _ in lexicon.states)),
         (Layer.HEADING, (p for p, _, _ in lexicon.headings)),
         (Layer.SIGN, ".!?;()[]•"),
     )
@@ -152,6 +163,8 @@ def compile_vocabulary(lexicon: Lexicon, strings: StringStore) -> Vocabulary:
         for index, words in enumerate(phrases):
             trie.add(ids(words), layer, index)
 
+    for index, (words, kind, _) in enumerate(lexicon.modifiers):
+        trie.add(ids(words), Layer[kind.upper()], index)
     for index, (words, kind) in enumerate(lexicon.classes):
         if kind not in _AT_LINE_ENDS:
             trie.add(ids(words), Layer.CLASS, index)

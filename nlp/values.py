@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Assertion = Literal["present", "absent", "uncertain"]
-Temporality = Literal["current", "historical"]
+Temporality = Literal["current", "historical", "hypothetical"]
+Experiencer = Literal["patient", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,26 @@ class SentenceSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """Words that say something of a mention: `text[start:end]`.
+
+    `kind` is one of site, side, severity, size, prior_size, count, change, prior; `value` is what the words were read
+    as: the id of a site, "left", "mild", "12.0x8.0" (mm), "2", "increased" and so on."""
+
+    kind: str
+    value: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Mention:
     """One concept that the report asserts, denies or doubts: `text[start:end]` is the phrase that names it."""
 
     concept: str  # id from the lexicon, such as "pleural_effusion"
     assertion: Assertion
-    temporality: Temporality  # what stands in an indication, comparison or history is not a finding of today
+    temporality: Temporality  # historical: not a finding of today; hypothetical: "return if there is"
+    experiencer: Experiencer  # other: a relative's, a donor's
     certainty: float  # 0..1: how sure the report is that the concept is there; absent 0, present 1, hedges between
     start: int
     end: int
@@ -42,15 +57,22 @@ class Mention:
     cue_start: int | None  # the words that decided the assertion
     cue_end: int | None
     rule: str  # id of the rule that fired, "" if none did
+    implied: bool  # denied by a normal statement about an organ: "the heart is normal" denies cardiomegaly
     side: str  # "left", "right", "bilateral" or ""
-    site: str  # id from the anatomy lexicon, such as "lower_lobe", or ""
+    site: str  # id of the most precise place told, such as "lower_lobe", or ""; all are in `evidence`
     severity: str  # "borderline", "mild", "moderate", "severe" or ""
     size_mm: float | None  # the largest dimension, if a size is said of the mention
+    prior_size_mm: float | None  # the same at an earlier examination
+    count: str  # "1", "2" ..., "several" or ""
+    change: str  # "new", "increased", "stable", "decreased", "resolved", "removed" or ""
+    evidence: tuple[Evidence, ...]  # in the order of the text
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """All that was read in one report, in the order of the text."""
+
+    language: str
 
     sections: tuple[SectionSpan, ...]
     sentences: tuple[SentenceSpan, ...]

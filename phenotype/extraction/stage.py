@@ -60,7 +60,7 @@ class Extract(Stage):
     def resolve(self, session: Session, home: Path) -> Self:
         """With the lexicon's digest; its concepts are written down, so that findings can refer to them."""
         try:
-            known = lexicon.concepts(self.language, self.words)
+            known = lexicon.concepts(self.words)
             version = lexicon.version(self.language, self.words)
         except (OSError, ValueError) as error:
             raise Refused("lexicon", str(error)) from None
