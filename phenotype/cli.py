@@ -21,8 +21,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.console import QueryError, ask
 from db.queries import findings as finding_queries
-from db.queries import overview
+from db.queries import overview, reported
 from db.session import HEAD, Database, DatabaseError, open_database, revision, upgrade
+from nlp.tables import LexiconError
 from phenotype import show
 from phenotype.pipeline import STAGES, STANDARD, VOLUMES, Step, make_stage, read_pipeline, run_step, stage_class
 from phenotype.settings import DEFAULT_DATABASE, Settings
@@ -41,7 +42,7 @@ class _Group(typer.core.TyperGroup):
         except KeyboardInterrupt:
             show.messages.print("stopped; the same command continues", markup=False)
             raise typer.Exit(130) from None
-        except (Refused, DatabaseError, QueryError) as error:
+        except (Refused, DatabaseError, QueryError, LexiconError) as error:
             show.messages.print(str(error), style="red", markup=False)
             raise typer.Exit(1) from None
         except SQLAlchemyError as error:
@@ -59,6 +60,8 @@ app = typer.Typer(
 )
 database_app = typer.Typer(help="The database itself.", no_args_is_help=True)
 app.add_typer(database_app, name="db")
+export_app = typer.Typer(help="Findings in the forms that other programs read.", no_args_is_help=True)
+app.add_typer(export_app, name="export", rich_help_panel="Questions")
 
 Json = Annotated[bool, typer.Option("--json", help="write JSON")]
 Csv = Annotated[bool, typer.Option("--csv", help="write CSV")]
@@ -277,6 +280,49 @@ def findings(
 
 
 @app.command(rich_help_panel="Questions")
+def read(
+    files: Annotated[list[Path], typer.Argument(help="reports as text files; - for standard input", allow_dash=True)],
+    html: Annotated[Path | None, typer.Option(help="write a page that shows what was read where")] = None,
+    language: Annotated[str, typer.Option(help="of the reports; auto finds it out")] = "auto",
+    lexicon: Annotated[Path | None, typer.Option(help="your own words: a table or a folder", exists=True)] = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Read reports from text files, without a database: what is said of what, and which words say so."""
+    from nlp.lexicon import concepts, sites
+    from nlp.reader import Reader
+    from phenotype.explore.reading import BRIEF, row, write_reading
+    from phenotype.ingest.tables import decode
+
+    for path in files:
+        if str(path) != "-" and not path.is_file():
+            raise Refused("no_file", f"{path} is no file; name reports as text files, or - for standard input")
+    texts = [decode(sys.stdin.buffer.read() if str(f) == "-" else f.read_bytes())[0] for f in files]
+    readings = list(Reader(language, lexicon).read(texts))
+    names = {site.id: site.name for site in sites(lexicon)} | {c.id: c.name for c in concepts(lexicon)}
+    titles = [f"Report {number}" if len(files) > 1 else "" for number in range(1, len(files) + 1)]
+    if as_json:
+        show.document([{"report": t, **asdict(r)} for t, r in zip(titles, readings, strict=True)])
+    else:
+        rows = [
+            {"report": title} | row(text, mention, names)
+            for title, text, reading in zip(titles, texts, readings, strict=True)
+            for mention in reading.mentions
+        ]
+        columns = list(rows[0]) if rows and as_csv else [c for c in BRIEF if any(r[c] for r in rows)]
+        show.answer(columns, [[r[c] for c in columns] for r in rows], as_json=False, as_csv=as_csv)
+    if html:
+        written = write_reading(zip(titles, texts, readings, strict=True), names, html)
+        show.messages.print(f"wrote {written}: it shows report text", markup=False)
+    unread = sum(not reading.language for reading in readings)
+    if unread:
+        show.messages.print(
+            f"{unread} of {len(files)}: no language recognised, not read; --language names it", markup=False
+        )
+        raise typer.Exit(FINISHED_WITH_FAILURES)
+
+
+@app.command(rich_help_panel="Questions")
 def sql(
     context: typer.Context,
     query: Annotated[str, typer.Argument(help="a SELECT over the views of docs/sql.md")],
@@ -292,6 +338,36 @@ def sql(
         show.messages.print(f"only the first {limit} rows; --limit shows more", markup=False)
 
 
+@export_app.command("findings")
+def export_findings(context: typer.Context, out: Annotated[Path, typer.Argument(help="the CSV file to write")]) -> None:
+    """A table with a row for each finding. In Python, phenotype.export.frame makes a pandas frame of the same."""
+    from phenotype.export.write import write_table
+
+    with open_database(context.obj.database).reading() as session:
+        count = write_table(reported.reports(session), out)
+    show.messages.print(f"wrote {count} findings to {out}", markup=False)
+
+
+@export_app.command("fhir")
+def export_fhir(context: typer.Context, out: Annotated[Path, typer.Argument(help="the folder to write")]) -> None:
+    """FHIR R4: DiagnosticReports and their Observations as NDJSON; surrogates and offsets, no text."""
+    from phenotype.export.write import write_fhir
+
+    with open_database(context.obj.database).reading() as session:
+        left_out = write_fhir(reported.reports(session), out)
+    show.messages.print(f"wrote {out}; left out {left_out} findings not of today or not the patient's", markup=False)
+
+
+@export_app.command("omop")
+def export_omop(context: typer.Context, out: Annotated[Path, typer.Argument(help="the folder to write")]) -> None:
+    """OMOP CDM: rows of NOTE and NOTE_NLP as CSV; surrogates and offsets, no text."""
+    from phenotype.export.write import write_omop
+
+    with open_database(context.obj.database).reading() as session:
+        count = write_omop(reported.reports(session), out)
+    show.messages.print(f"wrote {count} rows of NOTE_NLP to {out}", markup=False)
+
+
 @database_app.command("upgrade")
 def db_upgrade(context: typer.Context) -> None:
     """Bring the tables to the version that this program needs."""
@@ -305,7 +381,7 @@ def main() -> None:
     """Run the command line. Only the room whose command is asked for is imported; help needs them all."""
     # threads that wait by spinning take the cores from those that work, wherever something else runs too
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    others = {"init", "run", "status", "files", "failures", "findings", "sql", "db", "demo", "page"}
+    others = {"init", "run", "status", "files", "failures", "findings", "sql", "db", "demo", "page", "read", "export"}
     words = set(sys.argv[1:])
     for name in STAGES:
         if name in words or not words & (others | set(STAGES)):

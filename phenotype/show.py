@@ -39,6 +39,11 @@ def answer(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bo
         Console(highlight=False, markup=False).print(table)
 
 
+def document(content: Any) -> None:
+    """Write JSON to stdout."""
+    sys.stdout.write(json.dumps(content, default=_plain, ensure_ascii=False, indent=1) + "\n")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"

@@ -35,7 +35,7 @@ def write_page(
         raise Refused("images", "at least 1 image must be shown")
     with database.reading() as session:
         sections = Sections(session, images)
-        html = _template().render(
+        html = template("page.html.jinja").render(
             title=title,
             policy=POLICY,
             overview=sections.overview(),
@@ -46,11 +46,12 @@ def write_page(
             scores=scores,
             bar=colour_bar_uri(),
         )
-    _write_whole(out, html.encode())
+    write_whole(out, html.encode())
     return out
 
 
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page of `templates/`, everything that is put into it escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -58,10 +59,11 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.jinja")
+    return environment.get_template(name)
 
 
-def _write_whole(out: Path, content: bytes) -> None:
+def write_whole(out: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises Refused where it cannot be written."""
     beside = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

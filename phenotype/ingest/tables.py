@@ -80,7 +80,7 @@ def read_table(data: bytes, columns: Mapping[str, str] | None = None) -> Table:
     "no_text", one with more or fewer cells than the header as "cells". Raises Refused: "encoding", "no_header",
     "no_columns" (neither text nor pictures), "column" (a named one is not there), "bad_table".
     """
-    text, encoding = _decode(data)
+    text, encoding = decode(data)
     delimiter = _delimiter(text, columns or {})
     limit = csv.field_size_limit(MAX_CELL)
     try:
@@ -101,7 +101,7 @@ def read_table(data: bytes, columns: Mapping[str, str] | None = None) -> Table:
     return Table(encoding, delimiter, {what: header[i].strip() for what, i in found.items()}, rows)
 
 
-def _decode(data: bytes) -> tuple[str, str]:
+def decode(data: bytes) -> tuple[str, str]:
     """Strictly by what it says of itself or UTF-8, then by what Windows writes."""
     marked = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     candidates = ["utf-16"] if marked else ["utf-8-sig", "cp1252", "latin-1"]
