@@ -11,9 +11,11 @@ from typing import Any
 
 from spacy.language import Language
 
+from nlp.lexicon import concepts
 from nlp.pipeline import load_pipeline
-from nlp.pipeline import read as read_reports
+from nlp.reader import Reader
 from nlp.scan import Found, Notes, notes_of
+from nlp.values import Evidence, Mention
 
 _DEVICES = (
     "catheter_device", "central_line", "port", "endotracheal_tube", "tracheostomy", "feeding_tube", "chest_tube",
@@ -23,18 +25,7 @@ _MATERIAL = ("surgical_material", "sternal_wires", "clip", "suture")
 
 # concepts that the label sets have no name for -> the labels that they are coded under
 LABELS: dict[str, tuple[str, ...]] = {
-    "left_atrial_enlargement": ("cardiomegaly",),
-    "heart_failure": ("edema_congestion",),
-    "hemothorax": ("pleural_effusion",),
-    "empyema": ("pleural_effusion",),
-    "discoid_atelectasis": ("atelectasis",),
-    "ground_glass": ("opacity",),
-    "interstitial_opacity": ("opacity",),
     "lung_cancer": ("mass",),
-    "micronodule": ("nodule",),
-    "tree_in_bud": ("nodule",),
-    "emphysema": ("emphysema_copd",),
-    "bulla": ("emphysema_copd",),
     "vascular_calcification": ("ct_arterial_calcification", "calcinosis"),
     "coronary_calcification": ("ct_coronary_calcification",),
     "atherosclerosis": ("atherosclerosis", "ct_arterial_calcification"),
@@ -42,19 +33,38 @@ LABELS: dict[str, tuple[str, ...]] = {
     "fibrosis_ild": ("fibrosis_ild", "ct_fibrotic_sequela"),
     "scar": ("scar", "ct_fibrotic_sequela"),
     "lymph_node": ("lymphadenopathy",),  # CT-RATE labels every lymph node that a report mentions
-    "pleural_plaque": ("pleural_thickening",),
-    "hiatal_hernia": ("hernia",),
-    "diaphragmatic_hernia": ("hernia",),
-    "rib_fracture": ("fracture",),
-    "vertebral_fracture": ("fracture",),
-    "clavicle_fracture": ("fracture",),
     "calcified_nodule": ("nodule", "calcinosis", "granuloma"),
-    "covid": ("pneumonia",),
-    "pneumonitis": ("pneumonia",),
-    "aspiration": ("pneumonia",),
+    "infection": ("pneumonia",),  # of a chest radiograph
+    "edema": ("edema_congestion",),
     **dict.fromkeys(_DEVICES, ("catheter_device", "ct_medical_material")),
     **dict.fromkeys(_MATERIAL, ("surgical_material", "ct_medical_material")),
+    **dict.fromkeys(
+        ("spine_degenerative", "osteophyte", "spondylolisthesis", "disc_degeneration"), ("spine_degenerative",)
+    ),
 }
+# the labels that have the name of a concept
+_NAMED = frozenset({
+    "cardiomegaly", "pleural_effusion", "pneumothorax", "atelectasis", "opacity", "airspace_disease", "consolidation",
+    "infiltrate", "pneumonia", "edema_congestion", "nodule", "mass", "granuloma", "calcinosis", "scar",
+    "emphysema_copd", "hyperinflation", "hypoinflation", "pleural_thickening", "costophrenic_blunting",
+    "diaphragm_elevation", "hernia", "fracture", "scoliosis_kyphosis", "aortic_tortuosity", "pericardial_effusion",
+    "lymphadenopathy", "mosaic_attenuation", "peribronchial_thickening", "bronchiectasis", "septal_thickening",
+})  # fmt: skip
+
+
+def _rolled_up() -> dict[str, tuple[str, ...]]:
+    """Every concept with its labels: its own, or else those of the nearest broader concept that has any."""
+    parents = {c.id: c.parent for c in concepts()}
+    labels = {}
+    for concept in parents:
+        broader = concept
+        while broader not in LABELS and broader not in _NAMED and parents[broader]:
+            broader = parents[broader]
+        labels[concept] = LABELS.get(broader, (broader,))
+    return labels
+
+
+_CODED = _rolled_up()
 # MeSH has lobes for zones: a middle zone is coded as the middle lobe on the right and as the lingula on the left
 LOCATIONS = {
     "base": "base", "lower_lobe": "lower lobe", "middle_lobe": "middle lobe", "upper_lobe": "upper lobe",
@@ -65,7 +75,13 @@ LOCATIONS = {
 _MIDDLE_ZONE = {"right": "middle lobe", "left": "lingula"}
 # the coders of Open-i left most of what a report only weighs ("may represent", "cannot exclude") uncoded
 _CODED_FROM = 0.75
+_CODED_BOTH = ("or", "versus")  # but they coded both of "atelectasis or scar"
 _SIDES = {"left": {"left"}, "right": {"right"}, "bilateral": {"left", "right"}, "": set[str]()}
+
+
+@cache
+def _reader() -> Reader:
+    return Reader()  # in the language that it finds
 
 
 @cache
@@ -75,21 +91,37 @@ def _pipeline() -> Language:
 
 def read(text: str) -> Iterator[dict[str, Any]]:
     """The findings of a report under the names of the label sets."""
-    (reading,) = read_reports(_pipeline(), [text])
+    (reading,) = _reader().read_chunk([text])
     for m in reading.mentions:
         if m.temporality == "historical" and m.section in ("indication", "comparison", "technique"):
             continue
-        if m.assertion == "uncertain" and m.certainty < _CODED_FROM:
+        if m.experiencer == "other" or m.temporality == "hypothetical":
             continue
-        for concept in LABELS.get(m.concept, (m.concept,)):
+        if m.assertion == "uncertain" and m.certainty < _CODED_FROM and m.rule not in _CODED_BOTH:
+            continue
+        for concept in _CODED[m.concept]:
             yield {
                 "concept": concept,
                 "assertion": m.assertion,
-                "sides": _SIDES[m.side],
+                "sides": _sides(m),
                 "severity": {m.severity} - {""},
-                "location": {_MIDDLE_ZONE.get(m.side, "") if m.site == "middle_zone" else LOCATIONS.get(m.site, "")}
-                - {""},
+                "location": {_location(e, m) for e in m.evidence if e.kind == "site"} - {""},
             }
+
+
+def _sides(m: Mention) -> set[str]:
+    """MeSH has no side for the lingula."""
+    lingula = {(e.start, e.end) for e in m.evidence if e.kind == "site" and e.value == "lingula"}
+    told = [_SIDES[e.value] for e in m.evidence if e.kind == "side" and (e.start, e.end) not in lingula]
+    return set().union(*told) if told and m.side == "bilateral" else _SIDES[m.side]
+
+
+def _location(site: Evidence, m: Mention) -> str:
+    if site.value != "middle_zone":
+        return LOCATIONS.get(site.value, "")
+    sides = [e for e in m.evidence if e.kind == "side"]  # "right midlung and left upper lung": the one beside it
+    side = min(sides, key=lambda e: abs(e.start - site.start)).value if sides else m.side
+    return _MIDDLE_ZONE.get(side, "middle lobe")
 
 
 def assertion(sentence: str, start: int, end: int) -> str:

@@ -21,7 +21,7 @@ from db.tables import VaultKey
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0001"  # the newest migration; a test compares it with alembic/versions
+HEAD = "0002"  # the newest migration; a test compares it with alembic/versions
 
 _SETTINGS = {  # PRAGMA: (value to set, value that must be read back)
     "journal_mode": ("WAL", "wal"),
@@ -202,15 +202,23 @@ def vault_key(session: Session) -> bytes:
     return session.scalars(select(VaultKey.key)).one()
 
 
-def create_views(connection: Connection) -> None:
-    """Make the views anew; called by migrations after the tables are as they should be."""
+def create_views(connection: Connection, frozen: str = "") -> None:
+    """Make the views anew; called by migrations after the tables are as they should be.
+
+    `frozen` names an older version, whose views are kept as text in alembic/views; without it they are today's.
+    """
     drop_views(connection)
-    for name, body in views.VIEWS.items():
-        connection.execute(text(f"CREATE VIEW {name} AS {body}"))
+    if frozen:
+        _, *kept = (_scripts() / "views" / f"{frozen}.sql").read_text(encoding="utf-8").split("\nCREATE VIEW ")
+        statements = [view.strip().removesuffix(";") for view in kept]
+    else:
+        statements = [f"{name} AS {body}" for name, body in views.VIEWS.items()]
+    for statement in statements:
+        connection.execute(text(f"CREATE VIEW {statement}"))
 
 
 def drop_views(connection: Connection) -> None:
-    """Take the views away, so that the tables under them can change."""
+    """Take the views away, so that the tables under them can change. No later version may forget a view's name."""
     for name in reversed(views.VIEWS):
         connection.execute(text(f"DROP VIEW IF EXISTS {name}"))
 

@@ -6,8 +6,11 @@ Glossary
     Patient, Study, Series, Instance   as in DICOM; a Patient is a pseudonym
     Image                what is read as one array: a radiograph, or the stack of slices of one series
     Report               the text written about a study; Section and Sentence are offsets into it
-    Concept              a word of the lexicon, with its codes
+    Reading              that a report was read, and in which language
+    Concept, Site        a finding or device, and a place in the body, of the lexicon, with their codes
     Finding              one concept that a report asserts, denies or doubts, with its place in the text
+    Modifier             words that say something of a finding: its site, side, size, change ...
+    TextScore            how probably a report asserts a concept, by a classifier that learned from other patients
     Label                what the findings of a study say of a concept: a value and a confidence
     Cohort               a named, frozen selection of studies, split by patient
     Region, Embedding    the parts of an Image that were looked at, and their vectors from one model
@@ -26,7 +29,7 @@ from datetime import date, datetime
 from typing import Any
 
 from numpy.typing import NDArray
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, MetaData, String
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, LargeBinary, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.types import Array, UtcTime
@@ -309,7 +312,7 @@ class Report(Base):
     study_id: Mapped[str | None] = _reference("study.id", index=True)
     file_id: Mapped[str] = _reference("export_file.id", index=True)
     match: Mapped[str] = mapped_column(default="unmatched")
-    language: Mapped[str] = mapped_column(default="en")
+    language: Mapped[str] = mapped_column(default="")  # as the delivery says; mostly it says nothing
     length: Mapped[int]  # characters
 
 
@@ -324,6 +327,15 @@ class VaultReport(Base):
 
 
 # ---------------------------------------------------------------- what the reports say
+
+
+class Reading(Base):
+    """A report that was read, and the language it was read in."""
+
+    __tablename__ = "reading"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    report_id: Mapped[str] = _reference("report.id", primary_key=True, index=True)
+    language: Mapped[str]
 
 
 class Section(Base):
@@ -354,9 +366,22 @@ class Concept(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
     category: Mapped[str]
+    region: Mapped[str] = mapped_column(default="")  # of the body: chest, abdomen ...
     parent: Mapped[str] = mapped_column(default="")
     radlex: Mapped[str] = mapped_column(default="")
     mesh: Mapped[str] = mapped_column(default="")
+    snomed: Mapped[str] = mapped_column(default="")
+
+
+class Site(Base):
+    """A place in the body, and the place that it is part of."""
+
+    __tablename__ = "site"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    kind: Mapped[str]  # lobe, zone, segment, bone, organ ...
+    parent: Mapped[str] = mapped_column(default="")
+    radlex: Mapped[str] = mapped_column(default="")
     snomed: Mapped[str] = mapped_column(default="")
 
 
@@ -366,7 +391,8 @@ class Finding(Base):
     __tablename__ = "finding"
     __table_args__ = (
         _one_of("assertion", "present", "absent", "uncertain"),
-        _one_of("temporality", "current", "historical"),
+        _one_of("temporality", "current", "historical", "hypothetical"),
+        _one_of("experiencer", "patient", "other"),
         Index("ix_finding_concept_id_assertion", "concept_id", "assertion"),
     )
     run_id: Mapped[str] = _reference("run.id", primary_key=True)
@@ -384,9 +410,50 @@ class Finding(Base):
     cue_end: Mapped[int | None]
     rule: Mapped[str] = mapped_column(default="")
     side: Mapped[str] = mapped_column(default="")
-    site: Mapped[str] = mapped_column(default="")
+    site: Mapped[str] = mapped_column(default="")  # the most precise; all of them are Modifiers
     severity: Mapped[str] = mapped_column(default="")
     size_mm: Mapped[float | None]
+    experiencer: Mapped[str] = mapped_column(default="patient")
+    implied: Mapped[bool] = mapped_column(default=False)  # denied by a normal statement: "the heart is normal"
+    prior_size_mm: Mapped[float | None]
+    count: Mapped[str] = mapped_column(default="")  # how many: "2", "several"
+    change: Mapped[str] = mapped_column(default="")  # since the examination before
+
+
+class Modifier(Base):
+    """Words that say something of a finding, and what they were read as."""
+
+    __tablename__ = "modifier"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["run_id", "report_id", "finding_start", "concept_id"],
+            ["finding.run_id", "finding.report_id", "finding.start", "finding.concept_id"],
+            ondelete="CASCADE",
+        ),
+        Index("ix_modifier_kind_value", "kind", "value"),
+    )
+    run_id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    report_id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    finding_start: Mapped[int] = mapped_column(primary_key=True)
+    concept_id: Mapped[str] = mapped_column(primary_key=True)
+    start: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)  # site, side, severity, size, prior_size, count, change, prior
+    value: Mapped[str] = mapped_column(primary_key=True)  # the id of a site, "left", "12.0x8.0" (mm), "new" ...
+    end: Mapped[int]
+
+
+class TextScore(Base):
+    """What a classifier that learned from the findings of other patients makes of the words of a report.
+
+    Pairs that the report does not speak of and the classifier finds improbable have no row."""
+
+    __tablename__ = "text_score"
+    __table_args__ = (_one_of("said", "", "present", "absent", "uncertain"),)
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    report_id: Mapped[str] = _reference("report.id", primary_key=True, index=True)
+    concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
+    said: Mapped[str]  # what the findings of the report add up to; empty where there are none
+    probability: Mapped[float]
 
 
 class Label(Base):

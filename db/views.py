@@ -15,6 +15,34 @@ WHERE NOT EXISTS (
 )
 """
 
+# What OMOP's NOTE_NLP asks for, as far as it can be said without a word of a report. A term "exists" in OMOP only if
+# nothing (a denial, a doubt, another time or person) stands against it.
+_NOTE_NLP = """
+SELECT row_number() OVER (ORDER BY f.report_id, f.start, f.concept_id) AS note_nlp_id, f.report_id AS note_id,
+  0 AS section_concept_id, NULL AS snippet, f.start AS "offset", k.name AS lexical_variant, 0 AS note_nlp_concept_id,
+  0 AS note_nlp_source_concept_id, 'phenotype ' || f.run_id AS nlp_system,
+  substr(CAST(r.opened_at AS TEXT), 1, 10) AS nlp_date, substr(CAST(r.opened_at AS TEXT), 1, 19) AS nlp_datetime,
+  CASE WHEN f.assertion = 'present' AND f.temporality = 'current' AND f.experiencer = 'patient' THEN 'Y' ELSE 'N' END
+    AS term_exists,
+  CASE f.temporality WHEN 'current' THEN 'present' WHEN 'historical' THEN 'past' ELSE f.temporality END
+    AS term_temporal,
+  'concept=' || f.concept_id || CASE k.radlex WHEN '' THEN '' ELSE ';radlex=' || k.radlex END
+    || CASE k.snomed WHEN '' THEN '' ELSE ';snomed=' || k.snomed END
+    || CASE k.mesh WHEN '' THEN '' ELSE ';mesh=' || k.mesh END
+    || CASE f.assertion WHEN 'absent' THEN ';negation=yes' ELSE '' END
+    || CASE f.assertion WHEN 'uncertain' THEN ';certainty=' || CAST(f.certainty AS TEXT) ELSE '' END
+    || CASE f.experiencer WHEN 'other' THEN ';subject=other' ELSE '' END || ';section=' || f.section
+    || CASE f.side WHEN '' THEN '' ELSE ';side=' || f.side END
+    || CASE f.site WHEN '' THEN '' ELSE ';site=' || f.site END
+    || CASE f.severity WHEN '' THEN '' ELSE ';severity=' || f.severity END
+    || coalesce(';size_mm=' || CAST(f.size_mm AS TEXT), '')
+    || coalesce(';prior_size_mm=' || CAST(f.prior_size_mm AS TEXT), '')
+    || CASE f.count WHEN '' THEN '' ELSE ';count=' || f.count END
+    || CASE f.change WHEN '' THEN '' ELSE ';change=' || f.change END AS term_modifiers
+FROM finding f JOIN current_run c ON c.id = f.run_id JOIN run r ON r.id = f.run_id
+JOIN concept k ON k.id = f.concept_id
+"""
+
 VIEWS: Final[dict[str, str]] = {
     "current_run": _CURRENT_RUN,
     "run_view": """
@@ -46,17 +74,58 @@ SELECT i.id AS image, i.study_id AS study, s.patient_id AS patient, i.kind, i.mo
 FROM image i JOIN current_run c ON c.id = i.run_id JOIN study s ON s.id = i.study_id
 """,
     "report_view": """
-SELECT r.id AS report, r.study_id AS study, r.match, r.language, r.length AS characters,
+SELECT r.id AS report, r.study_id AS study, r.match,
+  coalesce((SELECT max(g.language) FROM reading g JOIN current_run c ON c.id = g.run_id WHERE g.report_id = r.id),
+    r.language) AS language,
+  r.length AS characters,
   (SELECT count(*) FROM finding f JOIN current_run c ON c.id = f.run_id WHERE f.report_id = r.id) AS findings
 FROM report r
 """,
     "finding_view": """
 SELECT r.study_id AS study, s.patient_id AS patient, f.report_id AS report, k.name AS finding, k.category,
-  f.assertion, f.temporality, f.certainty, f.side, f.site, f.severity, f.size_mm, f.section,
-  f.start AS text_start, f."end" AS text_end, f.cue_start, f.cue_end, f.rule, f.concept_id AS concept,
-  k.radlex, k.mesh, k.snomed
+  k.region, f.assertion, f.temporality, f.experiencer, f.certainty, f.implied, f.side, f.site, p.name AS site_name,
+  f.severity, f.size_mm, f.prior_size_mm, f.count, f.change, f.section, f.start AS text_start, f."end" AS text_end,
+  f.cue_start, f.cue_end, f.rule, f.concept_id AS concept, k.radlex, k.mesh, k.snomed
+FROM finding f JOIN current_run c ON c.id = f.run_id JOIN concept k ON k.id = f.concept_id
+JOIN report r ON r.id = f.report_id LEFT JOIN study s ON s.id = r.study_id LEFT JOIN site p ON p.id = f.site
+""",
+    "modifier_view": """
+SELECT r.study_id AS study, s.patient_id AS patient, m.report_id AS report, k.name AS finding, m.kind, m.value,
+  m.start AS words_start, m."end" AS words_end, m.finding_start AS text_start, m.concept_id AS concept
+FROM modifier m JOIN current_run c ON c.id = m.run_id JOIN concept k ON k.id = m.concept_id
+JOIN report r ON r.id = m.report_id LEFT JOIN study s ON s.id = r.study_id
+""",
+    "site_view": """
+SELECT p.id AS site, p.name, p.kind, p.parent, q.name AS parent_name, p.radlex, p.snomed
+FROM site p LEFT JOIN site q ON q.id = p.parent
+""",
+    "site_ancestor_view": """
+WITH RECURSIVE above (site, ancestor, steps) AS (
+  SELECT p.id, p.id, 0 FROM site p
+  UNION ALL
+  SELECT a.site, p.parent, a.steps + 1 FROM above a JOIN site p ON p.id = a.ancestor
+  WHERE p.parent <> '' AND a.steps < 20
+)
+SELECT a.site, a.ancestor, p.name AS ancestor_name, a.steps FROM above a JOIN site p ON p.id = a.ancestor
+""",
+    "finding_site_view": """
+SELECT DISTINCT r.study_id AS study, s.patient_id AS patient, f.report_id AS report, k.name AS finding, f.assertion,
+  f.temporality, f.experiencer, p.id AS site, p.name AS site_name, p.kind, f.side, f.start AS text_start,
+  f.concept_id AS concept
 FROM finding f JOIN current_run c ON c.id = f.run_id JOIN concept k ON k.id = f.concept_id
 JOIN report r ON r.id = f.report_id LEFT JOIN study s ON s.id = r.study_id
+JOIN modifier m ON m.run_id = f.run_id AND m.report_id = f.report_id AND m.finding_start = f.start
+  AND m.concept_id = f.concept_id AND m.kind = 'site'
+JOIN site p ON p.id = m.value
+""",
+    "note_nlp": _NOTE_NLP,
+    "disagreement_view": """
+SELECT r.study_id AS study, s.patient_id AS patient, t.report_id AS report, k.name AS finding,
+  CASE t.said WHEN '' THEN 'not mentioned' ELSE t.said END AS said, t.probability,
+  CASE t.said WHEN 'present' THEN 1 - t.probability ELSE t.probability END AS surprise, t.concept_id AS concept
+FROM text_score t JOIN current_run c ON c.id = t.run_id JOIN concept k ON k.id = t.concept_id
+JOIN report r ON r.id = t.report_id LEFT JOIN study s ON s.id = r.study_id
+WHERE (t.said IN ('', 'absent') AND t.probability >= 0.5) OR (t.said = 'present' AND t.probability < 0.5)
 """,
     "label_view": """
 SELECT l.study_id AS study, s.patient_id AS patient, k.name AS finding, k.category, l.value, l.confidence, l.side,

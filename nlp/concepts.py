@@ -1,11 +1,12 @@
 """Which concepts a report names: the hits of the scan, and phrases with other words between their parts."""
 
 from bisect import bisect_left, bisect_right
+from itertools import compress, pairwise
 from typing import NamedTuple
 
 from spacy.tokens import Doc
 
-from nlp.scan import Found, Layer, Notes, notes_of
+from nlp.scan import Found, Gap, Layer, Notes, notes_of
 from nlp.sentences import content
 
 _GAP = 8  # words that "..." may stand for
@@ -30,10 +31,8 @@ def find_concepts(doc: Doc) -> Doc:
         start, end = notes.sentences[at]
         found: list[tuple[Parts, int]] = [(((a, b),), name) for a, b, name in notes.within(Layer.NAME, start, end)]
         found += _gapped(notes, start, end)
-        inside = (f for f in found if f[0][-1][1] <= end)
-        candidates = [Candidate(p, name, frozenset(w for a, b in p for w in range(a, b))) for p, name in inside]
-        if candidates:
-            notes.found[at] = _kept(notes, candidates, *content(notes, start, end))
+        inside = [f for f in found if f[0][-1][1] <= end]
+        notes.found[at] = _kept(notes, inside, start, end)
     return doc
 
 
@@ -49,31 +48,43 @@ def _gapped(notes: Notes, start: int, end: int) -> list[tuple[Parts, int]]:
     walls = sorted(walls + [a for a, _, _ in notes.within(Layer.SIGN, start, end)])
     found: list[tuple[Parts, int]] = []
     for a, b, first in firsts:
-        for rest, name in notes.vocabulary.gapped[first]:
-            parts = [(a, b)]
-            for part in rest:
+        waiting: list[tuple[Parts, Gap]] = [(((a, b),), notes.vocabulary.gapped[first])]
+        while waiting:
+            parts, gap = waiting.pop()
+            found += [(parts, name) for name in gap.names]
+            if gap.following:
                 reach = parts[-1][1]
                 wall = bisect_left(walls, reach)
                 last = min(reach + _GAP, walls[wall] if wall < len(walls) else end)
                 near = hits[bisect_left(hits, (reach,)) : bisect_right(hits, (last, end))]
-                following = next((hit for hit in near if hit[2] == part), None)
-                if following is None:
-                    break
-                parts.append(following[:2])
-            else:
-                found.append((tuple(parts), name))
+                nearest = {hit[2]: hit[:2] for hit in reversed(near) if hit[2] in gap.following}
+                waiting += [((*parts, span), gap.following[part]) for part, span in nearest.items()]
     return found
 
 
-def _kept(notes: Notes, candidates: list[Candidate], first: int, last: int) -> list[Found]:
-    """Candidates, the longest first, without those that longer ones or more special concepts make idle."""
+def _kept(notes: Notes, found: list[tuple[Parts, int]], start: int, end: int) -> list[Found]:
+    """The phrases of a sentence without those that longer ones or more special concepts make idle."""
     lexicon = notes.vocabulary.lexicon
+    phrases = [lexicon.names[name][0] for _, name in found]
+    if any(phrase.opens or phrase.closes for phrase in phrases):
+        first, last = content(notes, start, end)
+        fits = [
+            (not phrase.opens or parts[0][0] == first) and (not phrase.closes or parts[-1][1] == last)
+            for (parts, _), phrase in zip(found, phrases, strict=True)
+        ]
+        found = list(compress(found, fits))
+    if any(one[-1][1] > other[0][0] for (one, _), (other, _) in pairwise(found)):
+        found = _best(notes, found)
+    named = ((lexicon.names[name][1], parts) for parts, name in found)
+    return [Found(concept, parts) for concept, parts in named if lexicon.concepts[concept].category != "none"]
+
+
+def _best(notes: Notes, found: list[tuple[Parts, int]]) -> list[tuple[Parts, int]]:
+    """Of phrases that share words the longer ones and the more special concepts, in the order of the text."""
+    candidates = [Candidate(p, name, frozenset(w for a, b in p for w in range(a, b))) for p, name in found]
     kept: list[Candidate] = []
     at_word: dict[int, list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: (-len(c.words), c.parts, c.name)):
-        phrase, _ = lexicon.names[candidate.name]
-        if (phrase.opens and candidate.parts[0][0] != first) or (phrase.closes and candidate.parts[-1][1] != last):
-            continue
         rivals = {rival for word in candidate.words for rival in at_word.get(word, ())}
         if any(_idle(notes, candidate, rival) for rival in rivals):
             continue
@@ -84,8 +95,7 @@ def _kept(notes: Notes, candidates: list[Candidate], first: int, last: int) -> l
         kept.append(candidate)
         for word in candidate.words:
             at_word.setdefault(word, []).append(candidate)
-    named = ((lexicon.names[c.name][1], c.parts) for c in sorted(kept))
-    return [Found(concept, parts) for concept, parts in named if lexicon.concepts[concept].category != "none"]
+    return [(c.parts, c.name) for c in sorted(kept)]
 
 
 def _idle(notes: Notes, one: Candidate, other: Candidate) -> bool:

@@ -27,7 +27,10 @@ MODIFIERS: dict[str, tuple[str, ...] | None] = {  # None: any value
     "severity": ("borderline", "mild", "moderate", "severe"),
     "change": ("new", "increased", "stable", "decreased", "resolved", "removed"),
     "count": None,  # "2", "several"
-    "prior": ("prior",),  # words for the examination that a change speaks of
+    "prior": ("prior", "since", "month"),  # the examination that a change speaks of; what stands before a date alone
+    "size": None,  # sizes without a number: "subcentimeter"
+    "measure": ("times", "range", "from", "earlier", "was", "about", "apart", "technical"),  # words around lengths
+    "link": ("means", "beside", "this"),  # what ties a finding to the one before it
 }
 
 
@@ -72,7 +75,7 @@ class Cue:
 
     id: str
     effect: str
-    direction: str  # "forward", "backward", "both", or "either": forward only where nothing stands before
+    direction: str  # "forward", "backward", "both", "either" (forward only where nothing stands before) or "between"
     certainty: float
     scope: str  # "clause", "list" (up to "and", a comma or a verb) or "near" (a few words)
 
@@ -83,7 +86,7 @@ class Normal:
 
     id: str
     states: frozenset[str]  # ids of the states that count for it, such as "clear"
-    denies: tuple[str, ...]  # ids of concepts
+    denies: tuple[int, ...]  # indexes of concepts
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class Lexicon:
     headings: tuple[tuple[str, str, str], ...]  # words, section, temporality
     classes: tuple[tuple[str, str], ...]  # words, class
     units: tuple[tuple[str, float], ...]  # words, millimetres
+    folding: tuple[tuple[str, str], ...]  # letters, other letters that they may be written as
+    compounds: tuple[tuple[str, str], ...]  # part of a word, kind of part
 
 
 def languages(own: Path | None = None) -> tuple[str, ...]:
@@ -176,6 +181,8 @@ def _load(language: str, own: str | None) -> Lexicon:
         headings=tuple(told for path in tables("sections.tsv") for told in _headings(path)),
         classes=tuple((p, row["class"]) for path in tables("words.tsv") for row, p in _pairs(path, "class")),
         units=tuple((p, row.number("mm", 1.0)) for path in tables("units.tsv") for row, p in _pairs(path, "mm")),
+        folding=tuple(pair for path in tables("folding.tsv") for pair in _folding(path)),
+        compounds=tuple((p, row["kind"]) for path in tables("compounds.tsv") for row, p in _pairs(path, "kind")),
     )
 
 
@@ -188,9 +195,8 @@ class _Things:
         self.sites: dict[str, Site] = {}
         self._parents: list[tuple[Row, dict[str, Concept] | dict[str, Site]]] = []
 
-    def add_concepts(self, path: Path) -> None:
-        """A concept already there gets what cells say anew."""
-        here: set[str] = set()
+    def add_concepts(self, path: Path, here: set[str]) -> None:
+        """A concept already there gets what cells say anew; `here` are the ids of the same folder."""
         for row in read_table(path, ("id",), ("name", "category", "parent", "midline", *_CODES, "phrases")):
             _check_row(row, here)
             old = self.concepts.get(row["id"])
@@ -206,8 +212,8 @@ class _Things:
                 self.midline.add(row["id"])
             self._parents.append((row, self.concepts))
 
-    def add_sites(self, path: Path) -> None:
-        here: set[str] = set()
+    def add_sites(self, path: Path, here: set[str]) -> None:
+        """A place already there is replaced; `here` are the ids of the same folder."""
         for row in read_table(path, ("id", "name", "kind"), ("parent", "radlex", "snomed")):
             _check_row(row, here)
             self.sites[row["id"]] = Site(
@@ -228,12 +234,13 @@ def _things(own: str | None) -> _Things:
     if own is not None and Path(own).is_dir():
         folders.append(Path(own))
     for folder in folders:
+        concept_ids, site_ids = set[str](), set[str]()
         for path in sorted((folder / "concepts").glob("*.tsv")):
-            things.add_concepts(path)
+            things.add_concepts(path, concept_ids)
         for path in sorted((folder / "sites").glob("*.tsv")):
-            things.add_sites(path)
+            things.add_sites(path, site_ids)
     if own is not None and not Path(own).is_dir():
-        things.add_concepts(Path(own))
+        things.add_concepts(Path(own), set())
     things.check_parents()
     return things
 
@@ -272,7 +279,7 @@ def _places(path: Path, known: dict[str, Site]) -> Iterator[tuple[str, Place]]:
 def _cues(path: Path) -> Iterator[tuple[str, Cue]]:
     for row, phrase in plain_phrases(path, ("id", "effect", "phrases"), ("direction", "certainty", "scope")):
         effect = row.one_of("effect", EFFECTS)
-        direction = row.one_of("direction", ("", "forward", "backward", "both", "either"))
+        direction = row.one_of("direction", ("", "forward", "backward", "both", "either", "between"))
         certainty = row.number("certainty", 0.0 if effect == "absent" else 1.0)
         if not 0 <= certainty <= 1:
             raise row.error("certainty", f"{row['certainty']!r} is not between 0 and 1")
@@ -283,7 +290,7 @@ def _cues(path: Path) -> Iterator[tuple[str, Cue]]:
 def _modifiers(path: Path) -> Iterator[tuple[str, str, str]]:
     for row, phrase in plain_phrases(path, ("kind", "value", "phrases")):
         values = MODIFIERS[row.one_of("kind", MODIFIERS)]
-        yield phrase, row["kind"], row.one_of("value", values) if values else row["value"]
+        yield phrase, row["kind"], row.one_of("value", (*values, "none")) if values else row["value"]
 
 
 def _normals(path: Path, known: dict[str, int]) -> Iterator[tuple[str, Normal]]:
@@ -291,10 +298,28 @@ def _normals(path: Path, known: dict[str, int]) -> Iterator[tuple[str, Normal]]:
         for concept in row["denies"].split():
             if concept not in known:
                 raise row.error("denies", f"{concept!r} is no concept of the lexicon")
-        yield phrase, Normal(row["id"], frozenset(row["states"].split()), tuple(row["denies"].split()))
+        yield (
+            phrase,
+            Normal(row["id"], frozenset(row["states"].split()), tuple(known[c] for c in row["denies"].split())),
+        )
+
+
+def _folding(path: Path) -> Iterator[tuple[str, str]]:
+    for row in read_table(path, ("written", "read")):
+        if len(row["written"]) != 1:
+            raise row.error("written", f"{row['written']!r} is not one letter")
+        yield row["written"].lower(), row["read"].lower()
 
 
 def _headings(path: Path) -> Iterator[tuple[str, str, str]]:
     for row, phrase in plain_phrases(path, ("section", "phrases"), ("temporality",)):
         time = row.one_of("temporality", ("", "current", "historical")) or "current"
         yield phrase, row.one_of("section", SECTIONS), time
+
+
+if __name__ == "__main__":
+    import sys
+
+    from nlp.lint import main
+
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Which mention a side, a site, a severity or a size belongs to.
+"""Which mention a side, a site, a severity, a size, a number or a change belongs to.
 
 Words before a finding describe it ("small left effusion"), unless a preposition ties them to the finding before
 ("nodule in the left base, effusion"). Entries of a list share what stands before the first or after the last of them
@@ -7,12 +7,15 @@ Words before a finding describe it ("small left effusion"), unless a preposition
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
-from nlp.context import Clauses
-from nlp.scan import Found
+from nlp.context import Clauses, clauses_of
+from nlp.scan import Found, Layer, Notes
 
 _FAR = 10  # words between a description and what it describes
 _LIST = 5  # words between two entries of a list
+_ADJECTIVES = 4  # words between a preposition and the place it leads to
+_OPENING = 3  # words in which a sentence says that it speaks of the one before
 
 
 @dataclass(slots=True)
@@ -22,6 +25,33 @@ class Group:
     start: int
     end: int
     mentions: list[Found]
+
+
+@dataclass(slots=True)
+class Frame:
+    """A sentence with mentions, as the components that describe them see it."""
+
+    start: int
+    end: int
+    groups: list[Group]
+    clauses: Clauses
+    pairs: list[tuple[int, int]]  # groups side by side in a list, by their places in `groups`
+
+
+def frame_of(notes: Notes, at: int) -> Frame:
+    """The frame of the sentence number `at`, made once."""
+    frame = cast("Frame | None", notes.frames.get(at))
+    if frame is None:
+        start, end = notes.sentences[at]
+        groups, clauses = groups_of(notes.found[at]), clauses_of(notes, start, end)
+        frame = notes.frames[at] = Frame(start, end, groups, clauses, neighbours(groups, clauses))
+    return frame
+
+
+def points_back(notes: Notes, start: int, end: int) -> bool:
+    """Whether a sentence speaks of the one before it: "This may represent atelectasis"."""
+    links, modifiers = notes.within(Layer.LINK, start, min(start + _OPENING, end)), notes.vocabulary.lexicon.modifiers
+    return any(modifiers[value][2] == "this" for _, _, value in links)
 
 
 def groups_of(mentions: list[Found]) -> list[Group]:
@@ -40,15 +70,22 @@ def owner(groups: list[Group], clauses: Clauses, start: int, end: int, last: tup
     """The group that the words from `start` to `end` describe, or None.
 
     `last` is where the words of the same kind before these ended, and whom they described."""
-    inside = next((g for g in groups if g.start < end and start < g.end), None)
-    if inside:
-        return inside
-    before = next((g for g in reversed(groups) if g.end <= start), None)
-    after = next((g for g in groups if g.start >= end), None)
+    before = after = None
+    for group in groups:
+        if group.end <= start:
+            before = group
+        elif group.start >= end:
+            after = group
+            break
+        else:
+            return group
     near = after is not None and after.start - end <= _FAR
-    if before is None or after is None:
-        return before or (after if near else None)
-    left, right = clauses.between(before.end, start), clauses.between(end, after.start)
+    if after is None:
+        return before
+    if before is None:
+        return after if near else None
+    right = clauses.between(end, after.start)
+    left = clauses.between(before.end, start)
     if left[-1:] == ["place"] and not set(left) & {"with", "either", "joint", "break"}:
         return before  # "nodule in the left base"
     together = clauses.around(start) == clauses.around(after.start)
@@ -62,11 +99,20 @@ def owner(groups: list[Group], clauses: Clauses, start: int, end: int, last: tup
     return after if (near and apart) or "with" in left or ("joint" in left and "verb" in right) else before
 
 
-def neighbours(groups: list[Group], clauses: Clauses) -> list[tuple[Group, Group]]:
+def of_another(groups: list[Group], clauses: Clauses, start: int, end: int) -> bool:
+    """Whether a place may be that of something without a name: "lucency in both apices along with scarring"."""
+    if groups[0].start < end:
+        return False
+    words = range(start - 1, max(clauses.bounds[0], start - _ADJECTIVES), -1)
+    led = next((kind for i in words if (kind := clauses.kinds.get(i))), "")
+    return led == "place" and bool(set(clauses.between(end, groups[0].start)) & {"joint", "with"})
+
+
+def neighbours(groups: list[Group], clauses: Clauses) -> list[tuple[int, int]]:
     """Pairs of groups that stand side by side in a list."""
     return [
-        (a, b)
-        for a, b in pairwise(groups)
+        (nr, nr + 1)
+        for nr, (a, b) in enumerate(pairwise(groups))
         if b.start - a.end <= _LIST
         and (between := set(clauses.between(a.end, b.start)))
         and between <= {"joint", "either"}

@@ -7,13 +7,15 @@ of a sentence.
 """
 
 import re
+from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from nlp.tables import Row, read_table
 
-_MOST_FORMS = 5000  # a slip of the brackets should not fill the memory
+_MOST_FORMS, _DEEPEST = 5000, 20  # a slip of the brackets should not fill the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ def parse_phrases(row: Row) -> Iterator[Phrase]:
             raise row.error("phrases", "an empty phrase (two | with nothing between, or nothing at all)")
         for text in _written_out(row, written):
             words = text.split()
+            if not words:  # "(old)" alone: what is left out leaves nothing
+                continue
             opens, closes = words[:1] == ["^"], words[-1:] == ["$"]
             parts = tuple(p.strip() for p in " ".join(words[opens : len(words) - closes]).split("..."))
             if not all(parts):
@@ -48,20 +52,32 @@ def plain_phrases(path: Path, columns: Collection[str], optional: Collection[str
             yield row, phrase.parts[0]
 
 
-def _written_out(row: Row, written: str) -> Iterator[str]:
+def _written_out(row: Row, written: str) -> list[str]:
     """'(a/b) c(s)' -> 'a c', 'a cs', 'b c', 'b cs'; brackets may stand in brackets."""
-    waiting, done = [written], dict[str, None]()
-    while waiting:
-        text = waiting.pop()
-        inner = re.search(r"\(([^()]*)\)", text)
-        if inner is None:
-            if "(" in text or ")" in text:
+    pieces = deque(re.split(r"([()/])", written))
+
+    def sequence(depth: int) -> list[str]:
+        """The forms of what stands up to the end of a choice (depth > 0) or of everything."""
+        forms = [""]
+        while pieces and not (depth and pieces[0] in ("/", ")")):
+            piece = pieces.popleft()
+            if piece == ")" or depth > _DEEPEST:
                 raise row.error("phrases", f"{written.strip()!r}: brackets do not match")
-            done[text] = None
-            continue
-        choices = inner[1].split("/")
-        choices = [*choices, ""] if len(choices) == 1 else choices
-        waiting += [text[: inner.start()] + choice + text[inner.end() :] for choice in choices]
-        if len(waiting) + len(done) > _MOST_FORMS:
-            raise row.error("phrases", f"{written.strip()!r}: stands for over {_MOST_FORMS} phrases")
-    return iter(done)
+            following = choices(depth + 1) if piece == "(" else [piece]
+            if len(forms) * len(following) > _MOST_FORMS:
+                raise row.error("phrases", f"{written.strip()!r}: stands for over {_MOST_FORMS} phrases")
+            forms = list(dict.fromkeys(before + after for before in forms for after in following))
+        return forms
+
+    def choices(depth: int) -> list[str]:
+        """The forms of what stands in brackets, the opening one of which was read."""
+        told = [sequence(depth)]
+        while pieces and pieces[0] == "/":
+            pieces.popleft()
+            told.append(sequence(depth))
+        if not pieces:
+            raise row.error("phrases", f"{written.strip()!r}: brackets do not match")
+        pieces.popleft()
+        return list(dict.fromkeys(chain(*told, [""] if len(told) == 1 else [])))
+
+    return sequence(0)

@@ -1,4 +1,4 @@
-"""The reader as a spaCy pipeline: scan, sections, sentences, concepts, context, anatomy, measurements."""
+"""The reader as a spaCy pipeline: scan, sections, sentences, concepts, context, anatomy, change, measurements."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,12 +8,15 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from nlp.anatomy import place
+from nlp.change import compare
 from nlp.concepts import find_concepts
 from nlp.context import judge
 from nlp.measurements import measure
+from nlp.normals import deny
 from nlp.scan import Found, Notes, make_scan, notes_of
 from nlp.sections import find_sections
 from nlp.sentences import find_sentences
+from nlp.spelling import spelling
 from nlp.values import Evidence, Mention, Reading, SectionSpan, SentenceSpan
 from nlp.words import ReportTokenizer
 
@@ -23,7 +26,9 @@ _COMPONENTS = {
     "report_concepts": find_concepts,
     "report_context": judge,
     "report_anatomy": place,
+    "report_change": compare,
     "report_measurements": measure,
+    "report_normals": deny,  # last: what is implied takes no part in lists, sides and sizes
 }
 _LONGEST = 50_000_000  # characters; spaCy's own limit is for models that need memory for each word
 
@@ -38,8 +43,11 @@ def load_pipeline(language: str = "en", lexicon: Path | None = None) -> Language
     `lexicon` is a user's own table of findings, or a folder in the form of `lexicons/`; its rows are added.
     Raises LexiconError, which names file, line and column.
     """
-    nlp = spacy.blank(language)
-    nlp.tokenizer = ReportTokenizer(nlp.vocab)
+    try:
+        nlp = spacy.blank(language)
+    except ImportError:  # a language that spaCy does not have: its word lists are not needed here
+        nlp = spacy.blank("xx")
+    nlp.tokenizer = ReportTokenizer(nlp.vocab, spelling(language, lexicon))
     nlp.max_length = _LONGEST
     nlp.add_pipe("report_scan", config={"language": language, "lexicon": str(lexicon) if lexicon else None})
     for name in _COMPONENTS:
@@ -55,15 +63,17 @@ def read(nlp: Language, texts: Iterable[str]) -> Iterator[Reading]:
 def reading_of(doc: Doc) -> Reading:
     """What the pipeline noted about a report."""
     notes = notes_of(doc)
-    section, mentions = 0, []
-    for sentence, found in zip(notes.sentences, notes.found, strict=True):
-        while notes.sections[section].end <= sentence[0]:
-            section += 1
-        mentions += [_mention(notes, m, sentence, notes.sections[section].name) for m in found]
+    spans = [_span(notes, a, b) for a, b in notes.sentences]
+    section, mentions = 0, list[Mention]()
+    for (start, _), span, found in zip(notes.sentences, spans, notes.found, strict=True):
+        if found:
+            while notes.sections[section].end <= start:
+                section += 1
+            mentions += [_mention(notes, m, span, notes.sections[section].name) for m in found]
     return Reading(
         notes.vocabulary.lexicon.language,
         tuple(SectionSpan(s.name, *_span(notes, s.start, s.end)) for s in notes.sections),
-        tuple(SentenceSpan(*_span(notes, a, b)) for a, b in notes.sentences),
+        tuple(SentenceSpan(a, b) for a, b in spans),
         tuple(mentions),
     )
 
@@ -77,22 +87,20 @@ def _span(notes: Notes, start: int, end: int) -> tuple[int, int]:
 
 
 def _mention(notes: Notes, found: Found, sentence: tuple[int, int], section: str) -> Mention:
-    start, end = _span(notes, found.start, found.end)
-    sentence_start, sentence_end = _span(notes, *sentence)
-    cue_start, cue_end = _span(notes, *found.cue) if found.cue else (None, None)
+    starts, ends, cue = notes.starts, notes.ends, found.cue
     return Mention(
         concept=notes.vocabulary.lexicon.concepts[found.concept].id,
         assertion=found.assertion,
         temporality=found.temporality,
         experiencer=found.experiencer,
         certainty=found.certainty,
-        start=start,
-        end=end,
-        sentence_start=sentence_start,
-        sentence_end=sentence_end,
+        start=starts[found.parts[0][0]],
+        end=ends[found.parts[-1][1] - 1],
+        sentence_start=sentence[0],
+        sentence_end=sentence[1],
         section=section,
-        cue_start=cue_start,
-        cue_end=cue_end,
+        cue_start=starts[cue[0]] if cue else None,
+        cue_end=ends[cue[1] - 1] if cue else None,
         rule=found.rule,
         implied=found.implied,
         side=found.side,
@@ -103,7 +111,12 @@ def _mention(notes: Notes, found: Found, sentence: tuple[int, int], section: str
         count=found.count,
         change=found.change,
         evidence=tuple(
-            Evidence(kind, value, *_span(notes, a, b))
-            for kind, value, a, b in sorted(found.evidence, key=lambda e: (e[2], e[3], e[0]))
-        ),
+            Evidence(kind, value, starts[a], ends[b - 1]) for kind, value, a, b in sorted(found.evidence, key=_in_text)
+        )
+        if found.evidence
+        else (),
     )
+
+
+def _in_text(evidence: tuple[str, str, int, int]) -> tuple[int, int, str]:
+    return evidence[2], evidence[3], evidence[0]

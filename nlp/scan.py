@@ -4,28 +4,41 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import IntEnum
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from spacy.language import Language
 from spacy.strings import StringStore
 from spacy.tokens import Doc
 
-from nlp.lexicon import Lexicon, load
+from nlp.lexicon import Lexicon
+from nlp.spelling import Spelling, spelling
 from nlp.trie import Hit, Trie
 from nlp.values import Assertion, Experiencer, Temporality
-from nlp.words import split, words_of
+from nlp.words import text_of, words_of
 
 _KEY = "nlp.notes"
-_AT_LINE_ENDS = ("continues", "abbreviation")  # classes that matter for sentences only
-_NEW_LINE = re.compile(r"\n|\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
+# classes of words that are asked for by themselves, not found by the scan
+_AT_LINE_ENDS = ("continues", "abbreviation", "postposed", "ordinal", "spelled")
+_NEW_LINE = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
-class Layer(IntEnum):
+class Layer:  # no Enum: its members take several times as long to look up
     """What a phrase can be. Layers may overlap; inside one the longest phrase wins (of PART, all are kept)."""
 
     NAME, PART, CUE, PLACE, SIDE, SEVERITY, CHANGE, COUNT, PRIOR, NORMAL, STATE, HEADING, CLASS, SIGN = range(14)
+    SIZE, MEASURE, LINK, UNIT = range(14, 18)
+
+
+_LAYERS = sum(name.isupper() for name in vars(Layer))
+
+
+@dataclass(slots=True)
+class Gap:
+    """Where a phrase of several parts may have got to: the names that end here, and the parts that may follow."""
+
+    names: list[int] = field(default_factory=list)
+    following: "dict[int, Gap]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +47,12 @@ class Vocabulary:
 
     lexicon: Lexicon
     trie: Trie
-    gapped: dict[int, tuple[tuple[tuple[int, ...], int], ...]]  # first part -> (parts that follow, index of the name)
+    gapped: dict[int, Gap]  # by first part
     broader: tuple[frozenset[int], ...]  # for each concept those above it
     continues: frozenset[int]  # ids of words that do not end a line's sentence
     abbreviations: frozenset[int]
+    postposed: frozenset[int]  # abbreviations that mostly stand after their noun
+    ordinals: frozenset[int]  # words beside a number that has a dot of its own
 
 
 @dataclass(slots=True)
@@ -100,14 +115,16 @@ class Notes:
     sections: list[Section] = field(default_factory=list)
     sentences: list[tuple[int, int]] = field(default_factory=list)
     found: list[list[Found]] = field(default_factory=list)  # for each sentence
+    clauses: dict[int, Any] = field(default_factory=dict)  # what context.py keeps of a sentence, by its first word
+    frames: dict[int, Any] = field(default_factory=dict)  # what linking.py keeps of a sentence
 
     def word(self, i: int) -> str:
         return self.text[self.starts[i] : self.ends[i]]
 
-    def within(self, layer: Layer, start: int, end: int) -> list[Hit]:
+    def within(self, layer: int, start: int, end: int) -> list[Hit]:
         """The hits of a layer that start in a range of words."""
         hits = self.hits[layer]
-        return hits[bisect_left(hits, (start,)) : bisect_left(hits, (end,))]
+        return hits and hits[bisect_left(hits, (start,)) : bisect_left(hits, (end,))]
 
 
 def notes_of(doc: Doc) -> Notes:
@@ -123,7 +140,7 @@ class Scan:
 
     def __call__(self, doc: Doc) -> Doc:
         ids, starts, ends = words_of(doc)
-        text = doc.text
+        text = text_of(doc)
         lines = sorted({0, *(bisect_left(starts, m.end()) for m in _NEW_LINE.finditer(text))} - {len(ids)})
         doc.user_data[_KEY] = Notes(text, self.vocabulary, ids, starts, ends, self.vocabulary.trie.scan(ids), lines)
         return doc
@@ -131,43 +148,60 @@ class Scan:
 
 def make_scan(nlp: Language, name: str, language: str, lexicon: str | None) -> Scan:
     """The spaCy factory; `lexicon` is the path of a user's own table."""
-    return Scan(compile_vocabulary(load(language, Path(lexicon) if lexicon else None), nlp.vocab.strings))
+    return Scan(compile_vocabulary(spelling(language, Path(lexicon) if lexicon else None), nlp.vocab.strings))
 
 
-def compile_vocabulary(lexicon: Lexicon, strings: StringStore) -> Vocabulary:
+def compile_vocabulary(spelled: Spelling, strings: StringStore) -> Vocabulary:
     """All phrases of a lexicon in one trie."""
+    lexicon = spelled.lexicon
 
     def ids(phrase: str) -> tuple[int, ...]:
-        return tuple(strings.add(word) for word in split(phrase))
+        return tuple(strings.add(word) for word in spelled.words(phrase))
 
-    trie = Trie(len(Layer), every={Layer.PART})
+    trie = Trie(_LAYERS, every={Layer.PART})
     parts: dict[tuple[int, ...], int] = {}
-    gapped: dict[int, list[tuple[tuple[int, ...], int]]] = {}
+    gaps = Gap()
     for index, (phrase, _) in enumerate(lexicon.names):
         if len(phrase.parts) == 1:
             trie.add(ids(phrase.parts[0]), Layer.NAME, index)
             continue
-        first, *rest = (parts.setdefault(ids(part), len(parts)) for part in phrase.parts)
-        gapped.setdefault(first, []).append((tuple(rest), index))
-    for part_ids, part in parts.items():
-        trie.add(part_ids, Layer.PART, part)
-    tables: tuple[tuple[Layer, Iterable[str]], ...] = (
+        gap = gaps
+        for part in phrase.parts:
+            gap = gap.following.setdefault(parts.setdefault(ids(part), len(parts)), Gap())
+        gap.names.append(index)
+    for part_ids, number in parts.items():
+        trie.add(part_ids, Layer.PART, number)
+    tables: tuple[tuple[int, Iterable[str]], ...] = (
         (Layer.CUE, (p for p, _ in lexicon.cues)),
         (Layer.PLACE, (p for p, _ in lexicon.places)),
         (Layer.NORMAL, (p for p, _ in lexicon.normals)),
         (Layer.STATE, (p for p, _ in lexicon.states)),
         (Layer.HEADING, (p for p, _, _ in lexicon.headings)),
         (Layer.SIGN, ".!?;()[]•"),
+        (Layer.UNIT, (p for p, _ in lexicon.units)),
     )
-    for layer, phrases in tables:
-        for index, words in enumerate(phrases):
-            trie.add(ids(words), layer, index)
+    meanings = {  # of one meaning a phrase needs only one value, in however many forms it is written
+        Layer.CUE: lexicon.cues, Layer.PLACE: lexicon.places, Layer.NORMAL: lexicon.normals,
+        Layer.STATE: lexicon.states, Layer.HEADING: lexicon.headings, Layer.UNIT: lexicon.units,
+    }  # fmt: skip
+    known: set[object] = set()
 
-    for index, (words, kind, _) in enumerate(lexicon.modifiers):
-        trie.add(ids(words), Layer[kind.upper()], index)
+    def add(words: str, layer: int, index: int, meaning: object) -> None:
+        phrase = ids(words)
+        if (phrase, layer, meaning) not in known:
+            known.add((phrase, layer, meaning))
+            trie.add(phrase, layer, index)
+
+    for layer, phrases in tables:
+        rows = meanings.get(Layer(layer))
+        for index, words in enumerate(phrases):
+            add(words, layer, index, rows[index][1:] if rows else index)
+
+    for index, (words, kind, value) in enumerate(lexicon.modifiers):
+        add(words, getattr(Layer, kind.upper()), index, value)
     for index, (words, kind) in enumerate(lexicon.classes):
         if kind not in _AT_LINE_ENDS:
-            trie.add(ids(words), Layer.CLASS, index)
+            add(words, Layer.CLASS, index, kind)
 
     def single(kind: str) -> frozenset[int]:
         return frozenset(ids(p)[0] for p, k in lexicon.classes if k == kind and len(ids(p)) == 1)
@@ -175,10 +209,12 @@ def compile_vocabulary(lexicon: Lexicon, strings: StringStore) -> Vocabulary:
     return Vocabulary(
         lexicon,
         trie,
-        {first: tuple(dict.fromkeys(rest)) for first, rest in gapped.items()},
+        gaps.following,
         _broader(lexicon),
         single("continues"),
         single("abbreviation"),
+        single("postposed"),
+        single("ordinal"),
     )
 
 

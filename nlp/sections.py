@@ -1,11 +1,20 @@
-"""Where the sections of a report are. A text without headings is one section, "findings"."""
+"""Where the sections of a report are. A text without headings is one section, "findings".
 
-from bisect import bisect_left
+Headings are data, `lexicons/LANGUAGE/sections.tsv`. Where no heading says that the findings begin, they begin with the
+paragraph after what was asked, done or compared.
+"""
+
+from bisect import bisect_left, bisect_right
 
 from spacy.tokens import Doc
 
 from nlp.scan import Layer, Notes, Section, notes_of
 from nlp.trie import Hit
+
+_SHORT = ("comparison", "technique")  # end with their line if the findings have no heading
+_SIGNS = 4  # signs before a heading: "** FINDINGS **"
+_TITLE = 5  # words of a heading that is none of the table's: "LUNGS AND PLEURA:"
+_REMARK = 9  # words between a heading and its colon: "ADDENDUM #2 (12/01/2020):"
 
 
 def find_sections(doc: Doc) -> Doc:
@@ -13,13 +22,16 @@ def find_sections(doc: Doc) -> Doc:
     notes = notes_of(doc)
     headings = [(hit, after) for hit in notes.hits[Layer.HEADING] if (after := _heading_end(notes, hit))]
     first = headings[0][0][0] if headings else len(notes.ids)
+    named = [notes.vocabulary.lexicon.headings[hit[2]][1:] for hit, _ in headings]
+    last_findings = max((i for i, (name, _) in enumerate(named) if name == "findings"), default=-1)
     if first:
-        named = {notes.vocabulary.lexicon.headings[hit[2]][1] for hit, _ in headings}
-        notes.sections.append(Section("other" if "findings" in named else "findings", "current", 0, first))
+        notes.sections.append(Section("findings" if last_findings < 0 else "other", "current", 0, first))
     ends = [*(hit[0] for hit, _ in headings), len(notes.ids)][1:]
-    for ((_, _, value), start), end in zip(headings, ends, strict=False):
-        _, name, time = notes.vocabulary.lexicon.headings[value]
-        notes.sections.append(Section(name, time, start, max(start, end)))
+    for nr, ((_, start), (name, time), end) in enumerate(zip(headings, named, ends, strict=False)):
+        cut = _findings_begin(notes, name, start, end) if time == "historical" and nr > last_findings else end
+        notes.sections.append(Section(name, time, start, max(start, cut)))
+        if cut < end:
+            notes.sections.append(Section("findings", "current", cut, end))
     return doc
 
 
@@ -27,16 +39,59 @@ def _heading_end(notes: Notes, hit: Hit) -> int:
     """The word after a heading and its colon, or 0 if the words are not a heading here."""
     start, end, _ = hit
     words = notes.text[notes.starts[start] : notes.ends[end - 1]]
-    opens_line = _starts_line(notes, start) or (_starts_line(notes, start - 1) and not notes.word(start - 1).isalnum())
-    following = notes.word(end) if end < len(notes.ids) else ""
+    opens_line = _opens_line(notes, start)
+    colon = _colon(notes, end) if opens_line and words[0].isupper() else end
+    following = notes.word(colon) if colon < len(notes.ids) else ""
     if following == ":":
         after_stop = start > 0 and notes.word(start - 1) in ".;!?"
-        return end + 1 if opens_line or after_stop or words.isupper() else 0
+        return colon + 1 if opens_line or after_stop or words.isupper() else 0
     if not opens_line:
         return 0
     if end == len(notes.ids) or _starts_line(notes, end):  # alone on its line
         return end if end < len(notes.ids) and (words[0].isupper()) else 0
+    following = notes.word(end)
+    if following in "-–—*" and words.isupper():  # "IMPRESSION - no change", "** FINDINGS **"
+        return end + 1
     return end if words.isupper() and len(words) > 5 and following.isalpha() and not following.isupper() else 0
+
+
+def _opens_line(notes: Notes, i: int) -> bool:
+    """Whether only signs, or a number, stand before word `i` in its line."""
+    line = notes.lines[bisect_right(notes.lines, i) - 1]
+    return i - line <= _SIGNS and not any(notes.word(k).isalpha() for k in range(line, i))
+
+
+def _colon(notes: Notes, i: int) -> int:
+    """Where the colon of a heading is that ends before word `i`, numbers and brackets passed over."""
+    k, last = i, min(i + _REMARK, len(notes.ids) - 1)
+    while k < last and (notes.word(k) in "#*./" or notes.word(k).isdecimal()):
+        k += 1
+    if k < last and notes.word(k) == "(":
+        while k < last and notes.word(k) != ")":
+            k += 1
+        k += 1
+    return k if k <= last and notes.word(k) == ":" else i
+
+
+def _findings_begin(notes: Notes, name: str, start: int, end: int) -> int:
+    """Where the findings begin in a section after which they have no heading: with a paragraph or another heading."""
+    for line in notes.lines[bisect_right(notes.lines, start) : bisect_left(notes.lines, end)]:
+        paragraph = notes.text.count("\n", notes.ends[line - 1], notes.starts[line]) > 1
+        if paragraph or (name in _SHORT and notes.word(line - 1) == ".") or _is_title(notes, line, end):
+            return line
+    return end
+
+
+def _is_title(notes: Notes, i: int, end: int) -> bool:
+    """Whether a line begins with a word or a few and a colon: "LUNGS:", "Heart and mediastinum:"."""
+    if not notes.word(i)[0].isupper():
+        return False
+    for k in range(i, min(i + _TITLE + 1, end)):
+        if notes.word(k) == ":":
+            return k > i
+        if not notes.word(k).isalpha() and notes.word(k) not in "/&,-":
+            return False
+    return False
 
 
 def _starts_line(notes: Notes, i: int) -> bool:

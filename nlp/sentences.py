@@ -12,6 +12,7 @@ from nlp.scan import Layer, Notes, notes_of
 
 _WRAPPED = 40  # characters: shorter lines are entries of a list, not wrapped text
 _LONGEST = 300  # words: what is longer is no sentence, and is cut so that time stays linear in the text
+_PARTS = frozenset({"lobe", "zone", "segment", "bone"})  # places that stand after a side
 _BULLETS = "-*•·–—+>#"
 
 
@@ -40,6 +41,12 @@ def content(notes: Notes, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
+def opens_entry(notes: Notes, k: int) -> bool:
+    """Whether word `k` is a bullet, or the number of an entry in a list."""
+    numbered = _is_number(notes, k) and k + 1 < len(notes.ids) and notes.word(k + 1) in ".)"
+    return numbered or notes.word(k) in _BULLETS
+
+
 def _at_signs(notes: Notes, starts: set[int]) -> None:
     """Sentences that begin after a full stop, or at a number after a semicolon."""
     last, lines, n = -1, set(notes.lines), len(notes.ids)
@@ -57,11 +64,23 @@ def _at_signs(notes: Notes, starts: set[int]) -> None:
             opens = k - 1 in starts or k - 1 in lines or last == k - 2
             if opens and _is_number(notes, k - 1):
                 starts.add(k - 1)  # "2." of "... effusion. 2. Scar" opens the sentence
-            elif (spaced or _glued(notes, k)) and notes.ids[k - 1] not in notes.vocabulary.abbreviations:
+            elif (spaced or _glued(notes, k)) and not _shortened(notes, k):
                 starts.add(after)
-        elif spaced:
+        elif spaced and not (sign == "?" and (k in starts or k in lines)):  # but "? nodule" asks
             starts.add(after)
         last = k
+
+
+def _shortened(notes: Notes, k: int) -> bool:
+    """Whether a full stop belongs to the word before it: to an abbreviation, or to an ordinal ("der 9. Rippe")."""
+    vocabulary, word = notes.vocabulary, notes.ids[k - 1]
+    if word in vocabulary.postposed:  # "Erguss li. Herz normal" are two sentences, "Infiltrat li. Unterlappen" is one
+        nouns = k > 1 and notes.word(k - 2)[0].isupper() and notes.word(k + 1)[0].isupper()
+        places = notes.within(Layer.PLACE, k + 1, k + 2)
+        return not nouns or any(vocabulary.lexicon.places[value][1].kind in _PARTS for _, _, value in places)
+    if vocabulary.ordinals and notes.word(k - 1)[0].isdecimal():
+        return (k > 1 and notes.ids[k - 2] in vocabulary.ordinals) or notes.ids[k + 1] in vocabulary.ordinals
+    return word in vocabulary.abbreviations
 
 
 def _is_number(notes: Notes, k: int) -> bool:
@@ -85,9 +104,7 @@ def _at_line_breaks(notes: Notes, starts: set[int]) -> None:
 def _breaks(notes: Notes, start: int, line: int) -> bool:
     """Whether the line that begins with word `line` begins a sentence; `start` is the first word of the line before."""
     between = notes.text[notes.ends[line - 1] : notes.starts[line]]
-    if between.count("\n") > 1 or notes.word(line) in _BULLETS:
-        return True
-    if _is_number(notes, line) and line + 1 < len(notes.ids) and notes.word(line + 1) in ".)":
+    if between.count("\n") > 1 or opens_entry(notes, line):
         return True
     if notes.ids[line - 1] in notes.vocabulary.continues:
         return False

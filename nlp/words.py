@@ -9,29 +9,40 @@ import re
 from itertools import accumulate
 from typing import Any
 
-from spacy.attrs import IS_SPACE, LENGTH, LOWER, SPACY
+from spacy.attrs import IS_SPACE, LENGTH, NORM, SPACY
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-# Runs are bounded: no report has a word of 200 letters, and a token of a megabyte would stay in the vocabulary.
-_PIECE = re.compile(r"([^\W\d_]{1,200}|\d{1,30}(?:[.,]\d{1,30})?|_{1,200}|\s{1,200}|.)( ?)", re.DOTALL)
+from nlp.compounds import Compounds
+from nlp.spelling import PIECE, Spelling, split
+
+__all__ = ["ReportTokenizer", "split", "text_of", "words_of"]
+_TEXT = "nlp.text"
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: spaCy cannot store it
-
-
-def split(text: str) -> list[str]:
-    """The words of a phrase, as the tokenizer cuts them, without white space and in lower case."""
-    return [piece.lower() for piece, _ in _PIECE.findall(text) if not piece.isspace()]
 
 
 class ReportTokenizer:
     """A spaCy tokenizer: text -> Doc, linear in the length of the text whatever it contains."""
 
-    def __init__(self, vocab: Vocab) -> None:
+    def __init__(self, vocab: Vocab, spelling: Spelling) -> None:
         self.vocab = vocab
+        self._compounds = Compounds(spelling) if spelling.lexicon.compounds else None
+        # spaCy asks this once for each new word, and every token of that word has the answer
+        vocab.lex_attr_getters[NORM] = spelling.read
+        for lexeme in vocab:
+            lexeme.norm_ = spelling.read(lexeme.orth_)
 
     def __call__(self, text: str) -> Doc:
-        pieces = _PIECE.findall(_SURROGATE.sub("\ufffd", text))
-        return Doc(self.vocab, words=[p for p, _ in pieces], spaces=[bool(s) for _, s in pieces])
+        text = _SURROGATE.sub("\ufffd", text)
+        pieces = PIECE.findall(text)
+        words, spaces = [p for p, _ in pieces], [bool(s) for _, s in pieces]
+        if self._compounds is None:
+            return Doc(self.vocab, words=words, spaces=spaces, user_data={_TEXT: text})
+        words, spaces = self._compounds.cut(words, spaces)
+        doc = Doc(self.vocab, words=words, spaces=spaces, user_data={_TEXT: text})
+        for i, whole in self._compounds.completed(words, spaces) if "- " in text or " -" in text else ():
+            doc[i].norm_ = whole
+        return doc
 
     def to_bytes(self, **_: Any) -> bytes:
         """spaCy asks this of every tokenizer; there is nothing to store."""
@@ -47,13 +58,19 @@ class ReportTokenizer:
         return self
 
 
+def text_of(doc: Doc) -> str:
+    """The text of `doc`; kept beside the words, because spaCy puts it together from them anew each time."""
+    text: str = doc.user_data.get(_TEXT) or doc.text
+    return text
+
+
 def words_of(doc: Doc) -> tuple[list[int], list[int], list[int]]:
-    """The LOWER ids, start and end offsets of the words of `doc`, white space left out."""
+    """The NORM ids, start and end offsets of the words of `doc`, white space left out."""
     if not len(doc):
         return [], [], []
-    table = doc.to_array([LOWER, LENGTH, SPACY, IS_SPACE])
+    table = doc.to_array([NORM, LENGTH, SPACY, IS_SPACE])
     lengths = table[:, 1].tolist()
     starts = [0, *accumulate((table[:, 1] + table[:, 2]).tolist())]
     keep = (table[:, 3] == 0).nonzero()[0].tolist()
-    lower = table[:, 0].tolist()
-    return [lower[i] for i in keep], [starts[i] for i in keep], [starts[i] + lengths[i] for i in keep]
+    ids = table[:, 0].tolist()
+    return [ids[i] for i in keep], [starts[i] for i in keep], [starts[i] + lengths[i] for i in keep]

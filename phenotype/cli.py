@@ -280,6 +280,21 @@ def findings(
 
 
 @app.command(rich_help_panel="Questions")
+def disagreements(
+    context: typer.Context,
+    concept: Annotated[str, typer.Option(help="a concept, by id or name")] = "",
+    said: Annotated[str, typer.Option(help="what the rules say: present, absent or 'not mentioned'")] = "",
+    limit: Annotated[int, typer.Option(help="how many rows at most")] = 100,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Reports that the rules and the text classifier read differently, for a person to look at."""
+    with open_database(context.obj.database).reading() as session:
+        rows = finding_queries.disagreements(session, concept=concept, said=said, limit=limit)
+        _show(rows, finding_queries.Disagreement, as_json, as_csv)
+
+
+@app.command(rich_help_panel="Questions")
 def read(
     files: Annotated[list[Path], typer.Argument(help="reports as text files; - for standard input", allow_dash=True)],
     html: Annotated[Path | None, typer.Option(help="write a page that shows what was read where")] = None,
@@ -381,7 +396,8 @@ def main() -> None:
     """Run the command line. Only the room whose command is asked for is imported; help needs them all."""
     # threads that wait by spinning take the cores from those that work, wherever something else runs too
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    others = {"init", "run", "status", "files", "failures", "findings", "sql", "db", "demo", "page", "read", "export"}
+    others = {"init", "run", "status", "files", "failures", "findings", "disagreements", "sql", "db", "demo", "page"}
+    others |= {"read", "export"}
     words = set(sys.argv[1:])
     for name in STAGES:
         if name in words or not words & (others | set(STAGES)):

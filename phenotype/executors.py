@@ -60,9 +60,14 @@ def describe(error: BaseException) -> Failure:
 
 
 def attempt(compute: Compute, inputs: dict[str, Any]) -> Outcome:
-    """Compute a batch; if that fails, compute it one by one, so that only the guilty fail."""
+    """Compute a batch; if that fails, compute it one by one, so that only the guilty fail.
+
+    An output that is a Failure says that its subject has none.
+    """
     try:
-        return Outcome(outputs=compute(inputs))
+        outputs = compute(inputs)
+        failures = {subject: output for subject, output in outputs.items() if isinstance(output, Failure)}
+        return Outcome({s: output for s, output in outputs.items() if s not in failures}, failures)
     except Exception as error:
         if len(inputs) == 1:
             return Outcome(failures={next(iter(inputs)): describe(error)})

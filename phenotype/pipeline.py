@@ -17,6 +17,7 @@ STAGES: dict[str, str] = {
     "ingest": "phenotype.ingest.stage:Ingest",
     "assemble": "phenotype.ingest.stage:Assemble",
     "extract": "phenotype.extraction.stage:Extract",
+    "classify": "phenotype.extraction.stage:Classify",
     "label": "phenotype.extraction.stage:LabelStudies",
     "cohort": "phenotype.extraction.stage:SelectCohort",
     "train": "phenotype.features.stage:Train",
@@ -40,6 +41,10 @@ run = "assemble"
 
 [[stage]]
 run = "extract"
+
+# a second reader, which has a say in how sure the labels are, and shows where the first may be wrong
+[[stage]]
+run = "classify"
 
 [[stage]]
 run = "label"

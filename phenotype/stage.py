@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -35,6 +35,7 @@ __all__ = [
     "Stage",
     "Subjects",
     "Summary",
+    "done_by",
     "knob",
     "model_folder",
     "run_of",
@@ -156,17 +157,23 @@ class Fit(Stage):
     def resolve(self, session: Session, home: Path) -> Self:
         """With the names of runs, and what they have done, known."""
         stage = super().resolve(session, home)
-        runs = sorted(getattr(stage, f.name) for f in fields(stage) if "run_of" in f.metadata)
-        tasks = select(Task.run_id, Task.subject_id, Task.version).where(Task.run_id.in_(runs), Task.state == "done")
-        digest = hashlib.sha256()
-        for row in session.execute(tasks.order_by(Task.run_id, Task.subject_id).execution_options(yield_per=10_000)):
-            digest.update(repr(tuple(row)).encode())
-        return replace(stage, upstream=digest.hexdigest()[:16])
+        runs = [getattr(stage, f.name) for f in fields(stage) if "run_of" in f.metadata]
+        return replace(stage, upstream=done_by(session, runs))
 
     @property
     def folder(self) -> Path:
         """Where this run keeps what it has learned."""
         return model_folder(Path(self.home), self.run_id)
+
+
+def done_by(session: Session, runs: Iterable[str]) -> str:
+    """A digest of what these runs have done so far."""
+    tasks = select(Task.run_id, Task.subject_id, Task.version)
+    tasks = tasks.where(Task.run_id.in_(sorted(runs)), Task.state == "done").order_by(Task.run_id, Task.subject_id)
+    digest = hashlib.sha256()
+    for row in session.execute(tasks.execution_options(yield_per=10_000)):
+        digest.update(repr(tuple(row)).encode())
+    return digest.hexdigest()[:16]
 
 
 def model_folder(home: Path, run_id: str) -> Path:

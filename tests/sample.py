@@ -16,9 +16,11 @@ from sample_cases import (
     FOLDS,
     HEADING,
     NAMES,
+    SITES,
     Case,
     accession,
     labels_of,
+    modifiers_of,
     read_marked,
     sentences,
 )
@@ -31,7 +33,8 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RUNS = {  # in the order they were run: name, label
     "ingest": "",
     "assemble": "",
-    "extract": "en",
+    "extract": "",
+    "classify": "",
     "label": "",
     "cohort all": "all",
     "cohort normal": "normal",
@@ -242,7 +245,9 @@ def add_words(rows: Rows) -> None:
     """Concepts, reports, what was read in them, and what that says of the studies."""
     codes = ("name", "category", "parent", "radlex", "mesh", "snomed")
     for concept, values in CONCEPTS.items():
-        rows.add(t.Concept, id=concept, **dict(zip(codes, values, strict=True)))
+        rows.add(t.Concept, id=concept, region="chest", **dict(zip(codes, values, strict=True)))
+    for site, values in SITES.items():
+        rows.add(t.Site, id=site, **dict(zip(("name", "kind", "parent", "radlex", "snomed"), values, strict=True)))
     for case in CASES:
         for k in range(len(case.reports)):
             _add_report(rows, case, k)
@@ -271,9 +276,13 @@ def _add_report(rows: Rows, case: Case, k: int) -> None:
     places = list(sentences(text))
     for start, end in places:
         rows.add(t.Sentence, **own, start=start, end=end)
+    rows.add(t.Reading, **own, language="en")
     for mention in mentions:
         start, end = next(place for place in places if place[0] <= mention["start"] < place[1])
         rows.add(t.Finding, **own, **mention, sentence_start=start, sentence_end=end)
+    for mention in mentions:
+        for told in modifiers_of(text, mention):
+            rows.add(t.Modifier, **own, **told)
 
 
 def _write_report(rows: Rows, report: str, study: str | None, text: str, number: str, patient: str) -> None:

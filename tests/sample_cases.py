@@ -17,6 +17,13 @@ STORIES = {
     "no report": 17,
 }
 
+SITES = {  # id: name, kind, parent, RadLex, SNOMED CT
+    "lung": ("Lung", "organ", "thorax", "RID1301", "39607008"),
+    "lower_lobe": ("Lower lobe", "lobe", "lung", "", ""),
+    "thorax": ("Thorax", "region", "", "RID1243", ""),
+    "upper_lobe": ("Upper lobe", "lobe", "lung", "", ""),
+}
+
 CONCEPTS = {  # id: name, category, parent, RadLex, MeSH, SNOMED CT
     "atelectasis": ("Atelectasis", "finding", "", "RID28493", "", ""),
     "cardiomegaly": ("Cardiomegaly", "finding", "", "", "", "287272002"),
@@ -53,21 +60,21 @@ patient 1, day 0, radiograph
 No [pneumothorax](pneumothorax absent).
 
 patient 1, day 14, radiograph
-The [right pleural effusion](pleural_effusion present right moderate) has grown.
-[Cardiomegaly](cardiomegaly present) as before.
+The [right pleural effusion](pleural_effusion present right moderate increased) has grown.
+[Cardiomegaly](cardiomegaly present stable) as before.
 
 patient 2, day 0, radiograph
 [Normal chest](normal_study present). No [pleural effusion](pleural_effusion absent).
 
 patient 2, day 30, radiograph
-New [left pleural effusion](pleural_effusion present left moderate).
+New [left pleural effusion](pleural_effusion present left moderate new).
 [Left basal atelectasis](atelectasis present left).
 
 patient 3, day 0, radiograph
 Possible [nodule](nodule uncertain left 8mm) in the left upper lobe. No [effusion](pleural_effusion absent).
 
 patient 3, day 60, volume
-[Solid nodule](nodule present left 9mm) in the left upper lobe.
+[Solid nodule](nodule present left 9mm <8mm increased) in the left upper lobe, from 8 mm.
 History of [pneumothorax](pneumothorax present historical).
 
 patient 4, day 0, radiograph
@@ -88,7 +95,8 @@ patient 7, day 0, radiograph
 [Right pleural effusion](pleural_effusion present right moderate). No [cardiomegaly](cardiomegaly absent).
 
 patient 7, day 90, radiograph
-The [effusion](pleural_effusion absent) has resolved. [Normal heart and lungs](normal_study present).
+The [effusion](pleural_effusion absent resolved) has resolved. [Normal heart](cardiomegaly absent implied),
+[clear lungs](normal_study present).
 
 patient 8, day 0, radiograph
 [Cardiomegaly](cardiomegaly present moderate). [Pacemaker](pacemaker present left) in place.
@@ -102,13 +110,14 @@ The [consolidation](consolidation absent) has cleared; [linear atelectasis](atel
 patient 10, day 0, volume
 [Left pleural effusion](pleural_effusion present left mild).
 +
-A [nodule](nodule present right 12mm) in the right lower lobe was seen on review.
+Two [nodules](nodule present right 12mm n2) in the right lower lobe were seen on review.
 
 patient 10, day 21, radiograph
 
 patient 11, day 0, radiograph
 [Normal study](normal_study present).
 No [pleural effusion](pleural_effusion absent) or [pneumothorax](pneumothorax absent).
+A sister had a [pneumothorax](pneumothorax present other).
 
 patient 12, day 0, radiograph
 A [right pleural effusion](pleural_effusion uncertain right) cannot be excluded.
@@ -162,11 +171,31 @@ def read_marked(marked: str) -> tuple[str, list[dict[str, Any]]]:
             "side": next((side for side in ("left", "right", "bilateral") if side in rest), ""),
             "site": "lower_lobe" if "lower lobe" in marked else "upper_lobe" if "upper lobe" in marked else "",
             "severity": next((word for word in ("mild", "moderate", "severe") if word in rest), ""),
-            "size_mm": next((float(word[:-2]) for word in rest if word.endswith("mm")), None),
+            "size_mm": next((float(word[:-2]) for word in rest if re.fullmatch(r"\d+mm", word)), None),
+            "experiencer": "other" if "other" in rest else "patient",
+            "implied": "implied" in rest,
+            "prior_size_mm": next((float(word[1:-2]) for word in rest if re.fullmatch(r"<\d+mm", word)), None),
+            "count": next((word[1:] for word in rest if re.fullmatch(r"n\d", word)), ""),
+            "change": next((word for word in rest if word in ("new", "increased", "stable", "resolved")), ""),
         }
         mentions.append(mention)
         text, at = text + match[1], match.end()
     return text + marked[at:], mentions
+
+
+def modifiers_of(text: str, mention: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The words that say something of a mention, as rows of Modifier but for run and report."""
+    own = {"finding_start": mention["start"], "concept_id": mention["concept_id"]}
+    inside = {"start": mention["start"], "end": mention["end"]}
+    if mention["site"]:
+        at = text.index(mention["site"].replace("_", " "))
+        yield own | {"kind": "site", "value": mention["site"], "start": at, "end": at + len(mention["site"])}
+    for kind in ("side", "severity", "change", "count"):
+        if mention[kind]:
+            yield own | inside | {"kind": kind, "value": mention[kind]}
+    for kind, column in (("size", "size_mm"), ("prior_size", "prior_size_mm")):
+        if mention[column]:
+            yield own | inside | {"kind": kind, "value": str(mention[column])}
 
 
 def sentences(text: str) -> Iterator[tuple[int, int]]:
@@ -182,7 +211,7 @@ def labels_of(case: Case) -> dict[str, dict[str, Any]]:
     mentions = [mention for report in case.reports for mention in read_marked(report)[1]]
     labels: dict[str, dict[str, Any]] = {}
     for mention in mentions:
-        if mention["temporality"] == "current":
+        if mention["temporality"] == "current" and mention["experiencer"] == "patient":
             label = {"value": mention["assertion"], "confidence": mention["certainty"], "side": mention["side"]}
             concept = mention["concept_id"]
             labels[concept] = label | {"concept_id": concept, "mentions": 1, "implied": False}

@@ -12,11 +12,26 @@ from db import tables as t
 
 def add_results(rows: Rows) -> None:
     """All of them."""
+    add_second_opinion(rows)
     add_cohorts(rows)
     add_features(rows)
     add_terms(rows)
     add_phenotypes(rows)
     add_tasks(rows)
+
+
+def add_second_opinion(rows: Rows) -> None:
+    """What the classifier makes of some reports: it agrees, it sees more, it sees less."""
+    for number, concept, said, probability in (
+        (1, "cardiomegaly", "present", 0.97),
+        (5, "nodule", "uncertain", 0.55),
+        (7, "nodule", "", 0.81),
+        (8, "pleural_effusion", "present", 0.93),
+        (12, "pleural_effusion", "absent", 0.62),
+        (13, "cardiomegaly", "present", 0.21),
+    ):
+        own = {"run_id": RUN_ID["classify"], "report_id": REPORT[number, 0]}
+        rows.add(t.TextScore, **own, concept_id=concept, said=said, probability=probability)
 
 
 def add_cohorts(rows: Rows) -> None:
@@ -127,6 +142,7 @@ def add_tasks(rows: Rows) -> None:
         "ingest": [TABLE_FILE, *files],
         "assemble": list(IMAGE.values()),
         "extract": list(REPORT.values()),
+        "classify": [RUN_ID["classify"]],
         "label": [STUDY[case.number] for case in CASES if case.reports],
         "train normal": [RUN_ID["cohort normal"]],
         "train whole": [RUN_ID["cohort all"]],

@@ -48,6 +48,7 @@ STEPS = (
     ("ingest", {}),
     ("assemble", {}),
     ("extract", {}),
+    ("classify", {"least": 4}),
     ("label", {}),
     ("cohort", {}),
     ("train", {"size": 16, "steps": 5, "batch_size": 4}),

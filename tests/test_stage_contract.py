@@ -31,7 +31,8 @@ KILLS = int(os.environ.get("PHENOTYPE_KILLS", "5"))
 
 PIPELINE = """
 stage = [
-  {{run = "ingest", sources = ['{export}']}}, {{run = "assemble"}}, {{run = "extract"}}, {{run = "label"}},
+  {{run = "ingest", sources = ['{export}']}}, {{run = "assemble"}}, {{run = "extract"}},
+  {{run = "classify", least = 4}}, {{run = "label"}},
   {{run = "cohort", called = "ct", images = "volume", holdout = 0}},
   {{run = "train", called = "ct", cohort = "ct", size = 16, slices = 2, steps = 5, batch_size = 2}},
   {{run = "train", called = "ct-patch", cohort = "ct", patch = 16, resolution = 64, steps = 5, batch_size = 2}},

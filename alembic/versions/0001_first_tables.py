@@ -562,7 +562,7 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_vault_instance_sop_instance_uid"), ["sop_instance_uid"], unique=False)
 
     # ### end Alembic commands ###
-    create_views(op.get_bind())
+    create_views(op.get_bind(), "0001")
 
 
 def downgrade() -> None:

@@ -12,7 +12,7 @@ PATHOLOGY = ("finding", "device")  # categories of concepts that can be seen in 
 
 
 def label_states(session: Session, labels_run: str, cohort_id: str) -> dict[str, dict[str, float]]:
-    """For each labelled study of a cohort, how probably each concept is there: 1 present, 0 denied, between if doubted.
+    """For each labelled study of a cohort, how probably each concept is there: the label's confidence, 0 where denied.
 
     Concepts that the reports do not mention are left out, and so are those that only follow from narrower ones. A study
     whose reports call it normal and assert or doubt no finding denies them all: its states hold 0 for every concept

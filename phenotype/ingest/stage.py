@@ -29,7 +29,7 @@ class Ingest(Stage):
     """Read every file that was written down: images, reports, lists of pictures."""
 
     columns: str = knob("", f"columns of report tables under other names, as in text=Befund; of {'/'.join(COLUMNS)}")
-    language: str = knob("en", "the language of the reports")
+    language: str = knob("", "the language of the reports, as in 'de'; nothing lets `extract` find it out")
     pictures: str = knob("CR", "the modality of PNG and JPEG files, which do not say it")
 
     name: ClassVar[str] = "ingest"

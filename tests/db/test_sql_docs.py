@@ -43,9 +43,9 @@ def test_every_column_says_what_it_is():
     assert all(len(meaning) > 2 for _, meaning in rows)
 
 
-def test_there_are_ten_queries():
-    assert [int(number) for number, _, _ in QUERIES] == list(range(1, 11))
-    assert PAGE.read_text(encoding="utf-8").count("```sql") == 10
+def test_there_are_fourteen_queries():
+    assert [int(number) for number, _, _ in QUERIES] == list(range(1, 15))
+    assert PAGE.read_text(encoding="utf-8").count("```sql") == 14
 
 
 @pytest.mark.parametrize(("number", "title", "sql"), QUERIES, ids=[number for number, _, _ in QUERIES])
@@ -81,6 +81,14 @@ def test_the_answers_are_those_planted_in_the_sample(filled):
     doubted, proven = (STUDY[n] for n in STORIES["doubted, then confirmed"])
     assert confirmed == {(doubted, proven, 60.0), (STUDY[19], STUDY[20], 5.0)}
     assert [row["size_mm"] for row in answer(filled, 10)] == [12.0, 9.0, 8.0]
+    grown = [(row["study"], row["site_name"], row["growth_mm"], row["change"]) for row in answer(filled, 11)]
+    assert grown == [(STUDY[6], "Upper lobe", 1.0, "increased")]
+    new = [(row["study"], row["finding"], row["side"]) for row in answer(filled, 12)]
+    assert new == [(STUDY[4], "Pleural effusion", "left")]
+    places = {(row["place"], row["finding"]): row["studies"] for row in answer(filled, 13)}
+    assert places["Lower lobe", "Consolidation"] == places["Thorax", "Consolidation"] == 1
+    assert (places["Upper lobe", "Nodule"], places["Lower lobe", "Nodule"], places["Lung", "Nodule"]) == (1, 1, 2)
+    assert [(row["finding"], row["studies"]) for row in answer(filled, 14)] == [("Cardiomegaly", 1)]
 
 
 def command(filled, *words: str) -> subprocess.CompletedProcess[str]:

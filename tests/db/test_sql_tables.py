@@ -17,7 +17,9 @@ from db.tables import (
     Finding,
     Image,
     Label,
+    Modifier,
     Patient,
+    Reading,
     Region,
     Report,
     Run,
@@ -25,6 +27,7 @@ from db.tables import (
     Sentence,
     Study,
     Task,
+    TextScore,
     VaultReport,
     VaultStudy,
 )
@@ -91,7 +94,7 @@ def test_delete_rows_by_value_and_by_list(empty):
 
 def test_a_report_goes_with_its_words_and_what_was_read_in_them(filled):
     report = REPORT[1, 0]
-    of_report = (Section, Sentence, Finding, VaultReport)
+    of_report = (Reading, Section, Sentence, Finding, Modifier, TextScore, VaultReport)
     with filled.reading() as session:
         before = {table: count(session, table) for table in Base.__subclasses__()}
         own = {table: count(session, table, report_id=report) for table in of_report}
@@ -304,6 +307,19 @@ def test_findings_by_concept_and_assertion(filled):
     assert [(f.finding, f.assertion, f.side, f.size_mm) for f in one] == [
         ("Nodule", "uncertain", "left", 8.0),
         ("Pleural effusion", "absent", "", None),
+    ]
+
+
+def test_disagreements_of_two_readers(filled):
+    with filled.reading() as session:
+        all_of_them = findings.disagreements(session)
+        assert findings.disagreements(session, concept="Nodule") == findings.disagreements(session, concept="nodule")
+        assert len(findings.disagreements(session, said="absent")) == 1
+        assert findings.disagreements(session, limit=1) == all_of_them[:1]
+    assert [(d.study, d.finding, d.said, d.probability) for d in all_of_them] == [
+        (STUDY[7], "Nodule", "not mentioned", 0.81),
+        (STUDY[13], "Cardiomegaly", "present", 0.21),
+        (STUDY[12], "Pleural effusion", "absent", 0.62),
     ]
 
 

@@ -76,6 +76,22 @@ def test_sections_of_a_whole_report() -> None:
         ("Findings\nNo effusion.\nImpression\nNormal.", ["findings", "impression"]),
         ("HISTORY: cough. FINDINGS: clear. CONCLUSION: normal.", ["indication", "findings", "impression"]),
         ("IMPRESSION No acute disease", ["impression"]),
+        ("IMPRESSION - No acute disease", ["impression"]),
+        ("CXR: no effusion\nIMP: normal", ["findings", "impression"]),
+        ("FINDINGS AND IMPRESSION: nodule", ["findings"]),
+        ("FINDINGS/IMPRESSION:\nNodule", ["findings"]),
+        ("Reason for exam: cough\nTECHNIQUE/COMPARISON: none\nResult: clear", ["indication", "technique", "findings"]),
+        ("HISTORY OF PRESENT ILLNESS: cough.\nPHYSICAL EXAM: clear", ["indication", "findings"]),
+        ("Clinical information: cough\nObservations: clear\nOpinion: normal", ["indication", "findings", "impression"]),
+        ("PAST MEDICAL HISTORY: TB\nFINAL DIAGNOSIS: nodule", ["indication", "impression"]),
+        ("Nodule.\nADDENDUM #2 (12/01/2020): Effusion", ["findings", "addendum"]),
+        ("Impression (preliminary): nodule", ["impression"]),
+        ("**FINDINGS:** nodule\n**IMPRESSION** nodule", ["other", "findings", "impression"]),
+        ("CLINICAL HISTORY: Cough EXAMINATION: Chest FINDINGS: Nodule", ["indication", "technique", "findings"]),
+        ("HISTORY: Cough.\nLUNGS: Clear.\nHEART: Large.", ["indication", "findings"]),
+        ("INDICATION: Cough.\n\nThe heart is large.", ["indication", "findings"]),
+        ("INDICATION:\n\nCough.\n\nFINDINGS:\n\nLarge heart.", ["indication", "findings"]),
+        ("TECHNIQUE: Two views.\nThe heart is large.", ["technique", "findings"]),
         ("The impression: of a nodule", ["findings"]),
         ("", []),
         (" \n\t ", []),
@@ -97,6 +113,11 @@ def test_headings(text: str, names: list[str]) -> None:
         ("Nodule of 4.5 cm. Dr. Smith was told.", ["Nodule of 4.5 cm.", "Dr. Smith was told."]),
         ("No effusion.No mass.", ["No effusion.", "No mass."]),
         ("Scar.. No mass.", ["Scar..", "No mass."]),
+        ("? nodule. Scar?", ["? nodule.", "Scar?"]),
+        ("1) Nodule\n2) No mass", ["1) Nodule", "2) No mass"]),
+        ("• nodule • no mass", ["• nodule", "• no mass"]),
+        ("* nodule\n* no mass", ["* nodule", "* no mass"]),
+        ("Nodule in the [...] lobe. ___ mass.", ["Nodule in the [...] lobe.", "___ mass."]),
         (
             "THERE IS NO EVIDENCE OF A PNEUMOTHORAX OR A PLEURAL\nEFFUSION.",
             ["THERE IS NO EVIDENCE OF A PNEUMOTHORAX OR A PLEURAL\nEFFUSION."],
@@ -105,6 +126,42 @@ def test_headings(text: str, names: list[str]) -> None:
 )
 def test_sentences(text: str, expected: list[str]) -> None:
     assert sentences(text) == expected
+
+
+def test_a_report_whose_findings_have_no_heading() -> None:
+    text = """FINAL REPORT
+ INDICATION:  ___ year old with fever, evaluate for pneumonia.  History of tuberculosis.
+
+ COMPARISON:  ___.
+
+ Frontal and lateral views.  There is no pneumothorax.  Small left
+ effusion.
+
+ IMPRESSION:  Small effusion."""
+    reading = one(text)
+    assert [s.name for s in reading.sections] == ["findings", "indication", "comparison", "findings", "impression"]
+    said = [(m.concept, m.section, m.assertion, m.temporality) for m in reading.mentions]
+    assert said == [
+        ("pneumonia", "indication", "uncertain", "hypothetical"),
+        ("tuberculosis", "indication", "present", "historical"),
+        ("pneumothorax", "findings", "absent", "current"),
+        ("pleural_effusion", "findings", "present", "current"),
+        ("pleural_effusion", "impression", "present", "current"),
+    ]
+    check_offsets(text, reading)
+
+
+def test_organs_before_a_colon_are_sentences_and_no_sections() -> None:
+    text = "FINDINGS:\nLUNGS: No nodule. Effusion.\nHeart: Enlarged.\nBones: Old rib fracture.\nIMPRESSION: Effusion."
+    reading = one(text)
+    assert [s.name for s in reading.sections] == ["findings", "impression"]
+    assert sentences(text) == [
+        "LUNGS: No nodule.",
+        "Effusion.",
+        "Heart: Enlarged.",
+        "Bones: Old rib fracture.",
+        "Effusion.",
+    ]
 
 
 def test_a_denial_does_not_reach_the_next_line() -> None:
@@ -128,6 +185,7 @@ def test_readings_come_in_the_order_of_the_texts() -> None:
 
 WORDS = (
     "no effusion nodule, heart enlarged . ; : \n 1. possible left right lobe is seen and FINDINGS: 3 x 4 cm not ( XXXX"
+    " INDICATION: or if mother had \n\n - ?"
 )
 
 
@@ -152,6 +210,11 @@ def test_any_text_is_read(text: str) -> None:
         "." * 100_000,
         "1. " * 50_000,
         "FINDINGS: " * 20_000,
+        "INDICATION: a\n" * 20_000,
+        "no evidence of:\n- " * 10_000,
+        "nodule or " * 20_000,
+        "XXXX nodule " * 20_000,
+        "is seen, nodule and " * 10_000,
         "9,9x" * 50_000,
         "half a character \ud800 and no effusion",
     ],
