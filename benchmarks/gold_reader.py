@@ -35,6 +35,19 @@ LABELS: dict[str, tuple[str, ...]] = {
     "lymph_node": ("lymphadenopathy",),  # CT-RATE labels every lymph node that a report mentions
     "calcified_nodule": ("nodule", "calcinosis", "granuloma"),
     "infection": ("pneumonia",),  # of a chest radiograph
+    # what MeSH has headings of its own for: Markings, Diaphragm/flattened, Heart Ventricles, Breast Implants ...
+    **dict.fromkeys(
+        (
+            "vascular_crowding",
+            "diaphragm_flattening",
+            "left_ventricular_enlargement",
+            "breast_implant",
+            "dish",
+            "increased_markings",
+            "density",
+        ),
+        (),
+    ),
     "edema": ("edema_congestion",),
     **dict.fromkeys(_DEVICES, ("catheter_device", "ct_medical_material")),
     **dict.fromkeys(_MATERIAL, ("surgical_material", "ct_medical_material")),

@@ -125,7 +125,7 @@ SELECT r.study_id AS study, s.patient_id AS patient, t.report_id AS report, k.na
   CASE t.said WHEN 'present' THEN 1 - t.probability ELSE t.probability END AS surprise, t.concept_id AS concept
 FROM text_score t JOIN current_run c ON c.id = t.run_id JOIN concept k ON k.id = t.concept_id
 JOIN report r ON r.id = t.report_id LEFT JOIN study s ON s.id = r.study_id
-WHERE (t.said IN ('', 'absent') AND t.probability >= 0.5) OR (t.said = 'present' AND t.probability < 0.5)
+WHERE (t.said IN ('', 'absent') AND t.probability >= 0.3) OR (t.said = 'present' AND t.probability < 0.1)
 """,
     "label_view": """
 SELECT l.study_id AS study, s.patient_id AS patient, k.name AS finding, k.category, l.value, l.confidence, l.side,

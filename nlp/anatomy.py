@@ -98,6 +98,10 @@ def _tell_places(notes: Notes, frame: Frame, marks: list[Mark], earlier: Told | 
             told.sides.append((site.side, a, b))
         told.before |= a < group.start
         told.after |= b > group.end
+    for told in every:  # "the lungs are clear but for a scar in the left apex": the scar is not said to be in the lungs
+        if len(told.sites) > 1 and any(site.kind in _PRECISE for site, _, _ in told.sites):
+            here = clauses.around(told.group.start)
+            told.sites = [t for t in told.sites if t[0].kind in _PRECISE or clauses.around(t[1]) == here]
     for adjective, noun in touching(sided, clauses) if lateral else ():  # "calcified left granuloma"
         _share(by_start[noun.start], by_start[adjective.start])
         _share(by_start[adjective.start], by_start[noun.start])

@@ -113,9 +113,9 @@ def _tell_counts(notes: Notes, at: int, start: int, end: int) -> None:
     counts = [(a, b, modifiers[value][2]) for a, b, value in notes.within(Layer.COUNT, start, end)]
     text, starts = notes.text, notes.starts
     for mention in notes.found[at]:
-        for i in range(max(start, mention.start - _BEFORE), mention.start):
-            if text[starts[i]].isdecimal() and _counts(notes, i, start):
-                counts.append((i, i + 1, notes.word(i)))
+        near = range(max(start, mention.start - _BEFORE), mention.start)
+        digits = (i for i in near if text[starts[i]].isdecimal() and _counts(notes, i, start))
+        counts.extend((i, i + 1, notes.word(i)) for i in digits)
     if not counts:
         return
     frame = frame_of(notes, at)

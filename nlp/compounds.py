@@ -121,7 +121,7 @@ class Compounds(dict[str, Parts]):
         return found
 
     def _with_end(self, words: Sequence[str], hyphen: int) -> str:
-        """"Pleura- und Perikarderguss" -> "pleuraerguss"."""
+        """ "Pleura- und Perikarderguss" -> "pleuraerguss"."""
         if self._spelling.stem(words[hyphen + 1]) not in self._joints:
             return ""
         start = self._spelling.fold(words[hyphen - 1])
@@ -133,7 +133,7 @@ class Compounds(dict[str, Parts]):
         return ""
 
     def _with_start(self, words: Sequence[str], hyphen: int) -> str:
-        """"Pleuraverdickung und -verkalkung" -> "pleuraverkalkung"."""
+        """ "Pleuraverdickung und -verkalkung" -> "pleuraverkalkung"."""
         end = self._spelling.fold(words[hyphen + 1])
         if hyphen < 2 or not end.isalpha() or self._spelling.stem(words[hyphen - 1]) not in self._joints:
             return ""

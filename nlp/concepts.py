@@ -10,6 +10,8 @@ from nlp.scan import Found, Gap, Layer, Notes, notes_of
 from nlp.sentences import content
 
 _GAP = 8  # words that "..." may stand for
+_SHARING = 2  # words of a name that may stand before "and", its head after it: "calcified hilar and mediastinal nodes"
+_JOINTS = frozenset({"joint", "either"})
 Parts = tuple[tuple[int, int], ...]
 
 
@@ -27,10 +29,13 @@ def find_concepts(doc: Doc) -> Doc:
     notes.found = [[] for _ in notes.sentences]
     firsts = [start for start, _ in notes.sentences]
     hits = (hit for layer in (Layer.NAME, Layer.PART) for hit in notes.hits[layer])
+    classes = notes.vocabulary.lexicon.classes
+    joints = {a for a, b, value in notes.hits[Layer.CLASS] if b - a == 1 and classes[value][1] in _JOINTS}
     for at in sorted({bisect_right(firsts, start) - 1 for start, _, _ in hits} - {-1}):
         start, end = notes.sentences[at]
         found: list[tuple[Parts, int]] = [(((a, b),), name) for a, b, name in notes.within(Layer.NAME, start, end)]
         found += _gapped(notes, start, end)
+        found += _sharing(notes, found, joints, start)
         inside = [f for f in found if f[0][-1][1] <= end]
         notes.found[at] = _kept(notes, inside, start, end)
     return doc
@@ -60,6 +65,37 @@ def _gapped(notes: Notes, start: int, end: int) -> list[tuple[Parts, int]]:
                 nearest = {hit[2]: hit[:2] for hit in reversed(near) if hit[2] in gap.following}
                 waiting += [((*parts, span), gap.following[part]) for part, span in nearest.items()]
     return found
+
+
+def _sharing(notes: Notes, found: list[tuple[Parts, int]], joints: set[int], start: int) -> list[tuple[Parts, int]]:
+    """Names that share their head with a name after "and" or "or": "pleural and pericardial effusions"."""
+    shared: list[tuple[Parts, int]] = []
+    for parts, _ in found:
+        a, b = parts[0]
+        if len(parts) > 1 or b - a < 2:
+            continue
+        while a - 1 in joints:
+            end = a - 1
+            while end - 1 in joints:
+                end -= 1
+            names = _with_head(notes, start, end, a, b)
+            if not names:
+                break
+            shared += names
+            a = names[0][0][0][0]
+    return shared
+
+
+def _with_head(notes: Notes, start: int, end: int, first: int, last: int) -> list[tuple[Parts, int]]:
+    """What the words before `end` name with the last of the words from `first` to `last`; the most words count."""
+    for a in range(max(start, end - _SHARING), end):
+        for head in range(max(first + 1, last - _SHARING), last):
+            words = notes.ids[a:end] + notes.ids[head:last]
+            hits = notes.vocabulary.trie.scan(words)[Layer.NAME]
+            names = [name for hit_start, hit_end, name in hits if (hit_start, hit_end) == (0, len(words))]
+            if names:
+                return [(((a, end), (head, last)), name) for name in names]
+    return []
 
 
 def _kept(notes: Notes, found: list[tuple[Parts, int]], start: int, end: int) -> list[Found]:

@@ -68,8 +68,10 @@ def _check_language(report: Report, language: str, own: Path | None, parents: di
         related = other["id"] in _above(one["id"], parents) or one["id"] in _above(other["id"], parents)
         return one["id"] != other["id"] and not related and (one["id"], other["id"]) not in on_purpose
 
-    number = _check_phrases(report, names, apart)
-    place_number = _check_phrases(report, places, lambda one, other: one["side"] != other["side"])
+    def sided(one: Row, other: Row) -> bool:
+        return one["side"] != other["side"] and (one["id"], other["id"]) not in on_purpose
+
+    number, place_number = _check_phrases(report, names, apart), _check_phrases(report, places, sided)
     lacking = sorted(parents.keys() - {row["id"] for row in names})
     homeless = sorted(sites - {row["id"] for row in places})
     report.missing[language] = lacking, homeless

@@ -18,6 +18,7 @@ _NOTHING = "none"  # a state of the table that only hides the state in it: "uppe
 _BEFORE = 8  # words between an organ and its state: "the lungs again appear to be entirely clear"
 _AFTER = 4  # words between a state and its organ: "normal appearance of the heart"
 _LISTED = 5  # words between two organs of a list
+_JOINTS = frozenset({"joint", "either"})
 _DENIES = frozenset({"absent", "uncertain", "hypothetical", "other"})  # effects of cues that undo a state after them
 
 
@@ -35,7 +36,11 @@ class _Words(NamedTuple):
     def listed(self, start: int, end: int) -> bool:
         """Whether two organs with these words between stand side by side in a list."""
         between = {kind for i in range(start, end) if (kind := self.kinds.get(i))}
-        return end - start <= _LISTED and self.open(start, end) and bool(between) and between <= {"joint", "either"}
+        return (
+            end - start <= _LISTED
+            and self.open(start, end, "verb", "with", "place", "break")
+            and not between.isdisjoint(_JOINTS)
+        )
 
 
 def deny(doc: Doc) -> Doc:

@@ -1,5 +1,6 @@
 """The reader as a spaCy pipeline: scan, sections, sentences, concepts, context, anatomy, change, measurements."""
 
+import gc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def load_pipeline(language: str = "en", lexicon: Path | None = None) -> Language
     nlp.add_pipe("report_scan", config={"language": language, "lexicon": str(lexicon) if lexicon else None})
     for name in _COMPONENTS:
         nlp.add_pipe(name)
+    gc.collect()
+    gc.freeze()  # the words stay as long as the program: the collector need not walk through them again and again
     return nlp
 
 

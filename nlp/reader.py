@@ -34,6 +34,7 @@ class Reader:
 
     def __init__(self, language: str = AUTO, lexicon: Path | None = None) -> None:
         self.language, self.lexicon = language, lexicon
+        self._known = languages(lexicon)
         self._pipelines: dict[str, Language] = {}
 
     def read(self, texts: Iterable[str], processes: int = 1) -> Iterator[Reading]:
@@ -61,10 +62,9 @@ class Reader:
             return {self.language: list(range(len(texts)))}
         from nlp.language import detect
 
-        known = languages(self.lexicon)
         places: dict[str, list[int]] = {}
         for at, text in enumerate(texts):
-            places.setdefault(detect(text, known, self.lexicon), []).append(at)
+            places.setdefault(detect(text, self._known, self.lexicon), []).append(at)
         places.pop("", None)
         return places
 

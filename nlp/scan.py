@@ -180,7 +180,8 @@ def compile_vocabulary(spelled: Spelling, strings: StringStore) -> Vocabulary:
         (Layer.SIGN, ".!?;()[]•"),
         (Layer.UNIT, (p for p, _ in lexicon.units)),
     )
-    meanings = {  # of one meaning a phrase needs only one value, in however many forms it is written
+    # of one meaning a phrase needs only one value, in however many forms it is written
+    meanings: dict[int, tuple[tuple[object, ...], ...]] = {
         Layer.CUE: lexicon.cues, Layer.PLACE: lexicon.places, Layer.NORMAL: lexicon.normals,
         Layer.STATE: lexicon.states, Layer.HEADING: lexicon.headings, Layer.UNIT: lexicon.units,
     }  # fmt: skip
@@ -193,7 +194,7 @@ def compile_vocabulary(spelled: Spelling, strings: StringStore) -> Vocabulary:
             trie.add(phrase, layer, index)
 
     for layer, phrases in tables:
-        rows = meanings.get(Layer(layer))
+        rows = meanings.get(layer)
         for index, words in enumerate(phrases):
             add(words, layer, index, rows[index][1:] if rows else index)
 

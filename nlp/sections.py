@@ -44,7 +44,8 @@ def _heading_end(notes: Notes, hit: Hit) -> int:
     following = notes.word(colon) if colon < len(notes.ids) else ""
     if following == ":":
         after_stop = start > 0 and notes.word(start - 1) in ".;!?"
-        return colon + 1 if opens_line or after_stop or words.isupper() else 0
+        shouted = words.isupper() and len(words) > 3  # "HISTORY cough FINDINGS: clear", but not "CT with CM: clear"
+        return colon + 1 if opens_line or after_stop or shouted else 0
     if not opens_line:
         return 0
     if end == len(notes.ids) or _starts_line(notes, end):  # alone on its line

@@ -1,17 +1,13 @@
 """What a reader says about a report: plain values with character offsets into its text."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Assertion = Literal["present", "absent", "uncertain"]
 Temporality = Literal["current", "historical", "hypothetical"]
 Experiencer = Literal["patient", "other"]
 
 
-@dataclass(frozen=True, slots=True)
-class SectionSpan:
+class SectionSpan(NamedTuple):
     """A section's own text, its heading left out.
 
     `name` is one of indication, comparison, technique, findings, impression, addendum, other."""
@@ -21,16 +17,14 @@ class SectionSpan:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class SentenceSpan:
+class SentenceSpan(NamedTuple):
     """One sentence, or one entry of a list."""
 
     start: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """Words that say something of a mention: `text[start:end]`.
 
     `kind` is one of site, side, severity, size, prior_size, count, change, prior; `value` is what the words were read
@@ -42,8 +36,7 @@ class Evidence:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
+class Mention(NamedTuple):
     """One concept that the report asserts, denies or doubts: `text[start:end]` is the phrase that names it."""
 
     concept: str  # id from the lexicon, such as "pleural_effusion"
@@ -65,36 +58,30 @@ class Mention:
     severity: str  # "borderline", "mild", "moderate", "severe" or ""
     size_mm: float | None  # the largest dimension, if a size is said of the mention
     prior_size_mm: float | None  # the same at an earlier examination
-    count: str  # "1", "2" ..., "several" or ""
+    count: str  # type: ignore[assignment]  # "1", "2" ..., "several" or ""; hides the method of tuples
     change: str  # "new", "increased", "stable", "decreased", "resolved", "removed" or ""
     evidence: tuple[Evidence, ...]  # in the order of the text
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """All that was read in one report, in the order of the text."""
 
     language: str
-
     sections: tuple[SectionSpan, ...]
     sentences: tuple[SentenceSpan, ...]
     mentions: tuple[Mention, ...]
 
 
-_SECTION, _SENTENCE, _EVIDENCE, _MENTION = (
-    attrgetter(*(f.name for f in fields(kind))) for kind in (SectionSpan, SentenceSpan, Evidence, Mention)
-)
-_new_mention: Callable[..., Mention] = Mention  # from values in the order of its fields
 Row = tuple[str, list[Any], list[Any], list[Any]]
 
 
 def to_row(reading: Reading) -> Row:
-    """A reading as plain tuples, which cross from process to process faster than dataclasses."""
+    """A reading as plain tuples, which cross from process to process faster than named ones."""
     return (
         reading.language,
-        list(map(_SECTION, reading.sections)),
-        list(map(_SENTENCE, reading.sentences)),
-        [(*_MENTION(m)[:-1], list(map(_EVIDENCE, m.evidence))) for m in reading.mentions],
+        list(map(tuple, reading.sections)),
+        list(map(tuple, reading.sentences)),
+        [(*m[:-1], list(map(tuple, m.evidence))) for m in reading.mentions],
     )
 
 
@@ -103,7 +90,17 @@ def from_row(row: Row) -> Reading:
     language, sections, sentences, mentions = row
     return Reading(
         language,
-        tuple(SectionSpan(*s) for s in sections),
-        tuple(SentenceSpan(*s) for s in sentences),
-        tuple(_new_mention(*m[:-1], tuple(Evidence(*e) for e in m[-1])) for m in mentions),
+        tuple(map(SectionSpan._make, sections)),
+        tuple(map(SentenceSpan._make, sentences)),
+        tuple(Mention._make((*m[:-1], tuple(map(Evidence._make, m[-1])))) for m in mentions),
     )
+
+
+def as_dict(reading: Reading) -> dict[str, Any]:
+    """A reading as dictionaries, for JSON."""
+    return {
+        "language": reading.language,
+        "sections": [s._asdict() for s in reading.sections],
+        "sentences": [s._asdict() for s in reading.sentences],
+        "mentions": [m._asdict() | {"evidence": [e._asdict() for e in m.evidence]} for m in reading.mentions],
+    }

@@ -28,7 +28,7 @@ class ReportTokenizer:
         self.vocab = vocab
         self._compounds = Compounds(spelling) if spelling.lexicon.compounds else None
         # spaCy asks this once for each new word, and every token of that word has the answer
-        vocab.lex_attr_getters[NORM] = spelling.read
+        vocab.lex_attr_getters[NORM] = spelling.read  # type: ignore[attr-defined]
         for lexeme in vocab:
             lexeme.norm_ = spelling.read(lexeme.orth_)
 

@@ -306,6 +306,7 @@ def read(
     """Read reports from text files, without a database: what is said of what, and which words say so."""
     from nlp.lexicon import concepts, sites
     from nlp.reader import Reader
+    from nlp.values import as_dict
     from phenotype.explore.reading import BRIEF, row, write_reading
     from phenotype.ingest.tables import decode
 
@@ -317,7 +318,7 @@ def read(
     names = {site.id: site.name for site in sites(lexicon)} | {c.id: c.name for c in concepts(lexicon)}
     titles = [f"Report {number}" if len(files) > 1 else "" for number in range(1, len(files) + 1)]
     if as_json:
-        show.document([{"report": t, **asdict(r)} for t, r in zip(titles, readings, strict=True)])
+        show.document([{"report": t, **as_dict(r)} for t, r in zip(titles, readings, strict=True)])
     else:
         rows = [
             {"report": title} | row(text, mention, names)

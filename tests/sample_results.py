@@ -28,7 +28,7 @@ def add_second_opinion(rows: Rows) -> None:
         (7, "nodule", "", 0.81),
         (8, "pleural_effusion", "present", 0.93),
         (12, "pleural_effusion", "absent", 0.62),
-        (13, "cardiomegaly", "present", 0.21),
+        (13, "cardiomegaly", "present", 0.04),
     ):
         own = {"run_id": RUN_ID["classify"], "report_id": REPORT[number, 0]}
         rows.add(t.TextScore, **own, concept_id=concept, said=said, probability=probability)

@@ -63,13 +63,18 @@ class Disagreement:
 
 
 def disagreements(session: Session, *, concept: str = "", said: str = "", limit: int = 100) -> list[Disagreement]:
-    """What a person should look at, the most surprising first; filtered by concept (its id or name) and by what the
-    rules say (present, absent, not mentioned)."""
+    """What a person should look at, the most surprising first: what the rules seem to have missed, in turn with what
+    they assert and the classifier does not believe. Filtered by concept (its id or name) and by what the rules say
+    (present, absent, not mentioned)."""
     rows = session.execute(
         text("""
-SELECT study, report, finding, said, probability FROM disagreement_view
+SELECT study, report, finding, said, probability FROM (
+  SELECT d.*, row_number() OVER (
+    PARTITION BY CASE said WHEN 'present' THEN 1 ELSE 0 END ORDER BY surprise DESC, report, concept
+  ) AS place FROM disagreement_view d
+) ranked
 WHERE (:concept = '' OR concept = :concept OR lower(finding) = lower(:concept)) AND (:said = '' OR said = :said)
-ORDER BY surprise DESC, report, concept LIMIT :limit
+ORDER BY place, surprise DESC, report LIMIT :limit
 """),
         {"concept": concept, "said": said, "limit": limit},
     )

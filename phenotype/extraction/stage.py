@@ -116,7 +116,7 @@ class Extract(Stage):
 
 
 # columns of Finding that a mention has under the same name, and those that labels are made from
-_SAME = tuple(f.name for f in fields(Mention) if f.name in Finding.__table__.columns)
+_SAME = tuple(name for name in Mention._fields if name in Finding.__table__.columns)
 _SAID = tuple("concept_id" if f.name == "concept" else f.name for f in fields(Said))
 
 

@@ -317,8 +317,8 @@ def test_disagreements_of_two_readers(filled):
         assert len(findings.disagreements(session, said="absent")) == 1
         assert findings.disagreements(session, limit=1) == all_of_them[:1]
     assert [(d.study, d.finding, d.said, d.probability) for d in all_of_them] == [
+        (STUDY[13], "Cardiomegaly", "present", 0.04),
         (STUDY[7], "Nodule", "not mentioned", 0.81),
-        (STUDY[13], "Cardiomegaly", "present", 0.21),
         (STUDY[12], "Pleural effusion", "absent", 0.62),
     ]
 

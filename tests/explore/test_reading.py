@@ -60,7 +60,7 @@ def test_words_that_decided_are_told_inside_and_outside_of_marks() -> None:
     assert [p.text for p in pieces if p.role == "cue"] == ["Rule out", "No", "Possible"]
     assert {"Small", "left", "12 mm"} <= {p.text for p in pieces if p.role == "told"}
     inside = [p for mark in marks(REPORT) for p in mark.pieces if p.role]
-    assert [(p.text, p.role) for p in inside] == [("not", "cue")]
+    assert [(p.text, p.role) for p in inside] == [("is not", "cue")]
 
 
 WORDS = (

@@ -38,13 +38,13 @@ def test_chest_radiograph_reports(reader: ModuleType, radeval: ModuleType) -> No
     list(reader.read(docs[0].text))  # the pipeline is loaded at the first call
     predictions, per_cpu_second = radeval.score.predict_all(reader.read, docs)
     scores = radeval.score.score_docs(docs, predictions)
-    assert scores["micro"]["f"] > 0.91
-    assert scores["macro"]["f"] > 0.88
+    assert scores["micro"]["f"] > 0.95
+    assert scores["macro"]["f"] > 0.92
     told = radeval.score.score_attrs(docs, predictions)
-    assert told["sides"]["exact"] > 0.88
-    assert told["severity"]["exact"] > 0.90
-    assert told["location"]["exact"] > 0.83
-    assert radeval.score.score_normal(docs, predictions)["clean"] > 0.95
+    assert told["sides"]["exact"] > 0.94
+    assert told["severity"]["exact"] > 0.94
+    assert told["location"]["exact"] > 0.92
+    assert radeval.score.score_normal(docs, predictions)["clean"] > 0.965
     assert per_cpu_second > 500
 
 
@@ -52,10 +52,10 @@ def test_chest_ct_reports(reader: ModuleType, radeval: ModuleType) -> None:
     docs = radeval.data.ct()
     labels = sorted(set(radeval.score.C.CTRATE.values()))
     scores = radeval.score.score_docs(docs, [list(reader.read(d.text)) for d in docs], concepts=labels)
-    assert scores["micro"]["f"] > 0.85
+    assert scores["micro"]["f"] > 0.88
 
 
 def test_negated_phrases_of_clinical_reports(reader: ModuleType, radeval: ModuleType) -> None:
     scores = radeval.score.score_negex(reader.assertion, radeval.data.negex())
-    assert scores["f"] > 0.93
-    assert scores["accuracy"] > 0.97
+    assert scores["f"] > 0.97
+    assert scores["accuracy"] > 0.985

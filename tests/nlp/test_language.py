@@ -61,7 +61,8 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize(
-    ("language", "text"), [(language, line.strip()) for language, texts in WRITTEN.items() for line in texts.split("\n")[1:]]
+    ("language", "text"),
+    [(language, line.strip()) for language, texts in WRITTEN.items() for line in texts.split("\n")[1:]],
 )
 def test_short_reports_are_told_apart(language: str, text: str) -> None:
     assert detect(text, KNOWN) == language
@@ -80,7 +81,10 @@ def test_only_the_languages_asked_for_are_told() -> None:
 
 
 def test_a_long_foreign_beginning_does_not_hide_the_language() -> None:
-    assert detect("MUSTERMANN^ERIKA 19500101 " * 20 + "Kein Pleuraerguss, das Herz ist normal groß und schlank.", KNOWN) == "de"
+    assert (
+        detect("MUSTERMANN^ERIKA 19500101 " * 20 + "Kein Pleuraerguss, das Herz ist normal groß und schlank.", KNOWN)
+        == "de"
+    )
 
 
 def test_a_language_is_a_folder(tmp_path: Path) -> None:
@@ -93,6 +97,6 @@ def test_a_language_is_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_language_is_told_without_spacy() -> None:
-    code = "import sys; from nlp.language import detect; detect('No effusion.', ['en', 'de']); print('spacy' in sys.modules)"
+    code = "import sys; from nlp.language import detect; detect('No effusion.', ['en']); print('spacy' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "False"

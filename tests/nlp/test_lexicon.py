@@ -153,9 +153,9 @@ def test_a_user_s_table_adds_concepts_and_phrases(tmp_path: Path) -> None:
 def test_a_user_s_folder_adds_concepts_sites_and_words_of_any_kind(tmp_path: Path) -> None:
     tables = {
         "concepts/mine.tsv": "id\tname\tparent\tmidline\nscimitar\tScimitar sign\topacity\nspur\tBone spur\t\tyes\n",
-        "sites/mine.tsv": "id\tname\tkind\tparent\nazygos_fissure\tAzygos fissure\tpart\tfissure\n",
+        "sites/mine.tsv": "id\tname\tkind\tparent\nvulpine_fissure\tVulpine fissure\tpart\tfissure\n",
         "en/findings/mine.tsv": "id\tphrases\nscimitar\tscimitar sign\nspur\tcalcar\n",
-        "en/anatomy/mine.tsv": "id\tside\tphrases\nazygos_fissure\tright\tazygos fissure\n",
+        "en/anatomy/mine.tsv": "id\tside\tphrases\nvulpine_fissure\tright\tvulpine fissure\n",
         "en/cues.tsv": "id\teffect\tdirection\tphrases\nnary\tabsent\tforward\tnary a\n",
         "en/modifiers.tsv": "kind\tvalue\tphrases\nseverity\tsevere\twhopping\n",
     }
@@ -163,14 +163,14 @@ def test_a_user_s_folder_adds_concepts_sites_and_words_of_any_kind(tmp_path: Pat
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(table, encoding="utf-8")
     assert languages(tmp_path) == languages()
-    reading = one_reading("Nary a scimitar sign. Whopping effusion in the azygos fissure. Calcar.", own=tmp_path)
+    reading = one_reading("Nary a scimitar sign. Whopping effusion in the vulpine fissure. Calcar.", own=tmp_path)
     _, effusion, spur = reading.mentions
     assert said(reading.mentions)[0] == ("scimitar", "absent")
     assert (effusion.concept, effusion.severity, effusion.site, effusion.side) == (
-        "pleural_effusion", "severe", "azygos_fissure", "right",
+        "pleural_effusion", "severe", "vulpine_fissure", "right",
     )  # fmt: skip
     assert spur.concept == "spur"
-    assert {s.parent for s in sites(tmp_path) if s.id == "azygos_fissure"} == {"fissure"}
+    assert {s.parent for s in sites(tmp_path) if s.id == "vulpine_fissure"} == {"fissure"}
     assert {c.region for c in concepts(tmp_path) if c.id == "scimitar"} == {"mine"}
     assert version("en", tmp_path) != version("en")
 
@@ -273,7 +273,8 @@ def test_check_tells_the_first_slip_of_a_table_and_circles_of_parents(
 def test_check_is_a_command() -> None:
     command = [sys.executable, "-m", "nlp.lexicon"]
     done = subprocess.run([*command, "check"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    assert [line for line in done.stdout.splitlines() if line.startswith("error")] == []
+    assert done.returncode == 0
     assert "\nen: " in done.stdout
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr[:6]) == (2, "usage:")

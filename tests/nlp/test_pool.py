@@ -87,7 +87,7 @@ def kill_once(language: str, lexicon: Path | None, texts: list[str]) -> list[obj
             if not mark.exists() or "always" in text:
                 mark.touch()
                 os._exit(1)
-    return list(map(to_row, Reader(language, lexicon).read(texts)))
+    return list(map(to_row, nlp.reader._reader(language, lexicon).read_chunk(texts)))
 
 
 def test_a_worker_that_dies_once_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,11 @@ TABLES = {
     "pericardial_effusion\tPerikarderguss\n"
     "infiltrate\tInfiltrat\n"
     "nodule\tRundherd\n",
-    "anatomy/chest.tsv": "id\tside\tphrases\nupper_lobe\t\tOberlappen\nlower_lobe\t\tUnterlappen\nlung\t\tLunge\nbase\t\tbasal\n",
+    "anatomy/chest.tsv": "id\tside\tphrases\n"
+    "upper_lobe\t\tOberlappen\n"
+    "lower_lobe\t\tUnterlappen\n"
+    "lung\t\tLunge\n"
+    "base\t\tbasal\n",
     "modifiers.tsv": "kind\tvalue\tphrases\nside\tleft\tlinks\nside\tright\trechts\n",
     "words.tsv": "class\tphrases\njoint\tund|,\nspelled\tMaße|Pleuragruss\n",
     "folding.tsv": "written\tread\nä\tae\nö\toe\nü\tue\nß\tss\n",
@@ -92,7 +96,8 @@ def test_words_that_are_right_are_left_alone(german: Spelling) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("infrarenal", "intrarenal"), ("macrocalcification", "microcalcification"), ("continuous", "contiguous")]
+    ("one", "other"),
+    [("infrarenal", "intrarenal"), ("macrocalcification", "microcalcification"), ("continuous", "contiguous")],
 )
 def test_english_words_that_are_close_to_others_are_left_alone(one: str, other: str) -> None:
     english = spelling("en")
