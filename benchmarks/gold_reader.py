@@ -48,7 +48,10 @@ LABELS: dict[str, tuple[str, ...]] = {
         ),
         (),
     ),
-    "edema": ("edema_congestion",),
+    "edema": ("edema", "edema_congestion"),  # of a chest radiograph
+    # one label set has the narrow label, the others the broad one
+    "pulmonary_edema": ("edema", "edema_congestion"),
+    "emphysema": ("emphysema", "emphysema_copd"),
     **dict.fromkeys(_DEVICES, ("catheter_device", "ct_medical_material")),
     **dict.fromkeys(_MATERIAL, ("surgical_material", "ct_medical_material")),
     **dict.fromkeys(

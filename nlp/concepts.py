@@ -91,7 +91,7 @@ def _with_head(notes: Notes, start: int, end: int, first: int, last: int) -> lis
     for a in range(max(start, end - _SHARING), end):
         for head in range(max(first + 1, last - _SHARING), last):
             words = notes.ids[a:end] + notes.ids[head:last]
-            hits = notes.vocabulary.trie.scan(words)[Layer.NAME]
+            hits = notes.vocabulary.phrases.find(words)[Layer.NAME]
             names = [name for hit_start, hit_end, name in hits if (hit_start, hit_end) == (0, len(words))]
             if names:
                 return [(((a, end), (head, last)), name) for name in names]

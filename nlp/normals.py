@@ -78,7 +78,7 @@ def _deny_in(notes: Notes, start: int, end: int, found: list[Found]) -> None:
             for value in organs[place]:
                 organ = lexicon.normals[value][1]
                 if name in organ.states:
-                    _add(notes, found, place, state, organ.id, organ.denies)
+                    _add(notes, found, start, place, state, organ.id, organ.denies)
 
 
 def _words(notes: Notes, start: int, end: int, said: set[int], states: list[Hit]) -> _Words:
@@ -135,13 +135,19 @@ def _organs_of(state: Hit, places: list[tuple[int, int]], words: _Words, end: in
 
 
 def _add(
-    notes: Notes, found: list[Found], place: tuple[int, int], state: Hit, organ: str, denies: tuple[int, ...]
+    notes: Notes,
+    found: list[Found],
+    start: int,
+    place: tuple[int, int],
+    state: Hit,
+    organ: str,
+    denies: tuple[int, ...],
 ) -> None:
     """Denials, but for what the sentence itself speaks of, be it more broadly or more specially."""
     broader = notes.vocabulary.broader
     said = {mention.concept for mention in found if not mention.implied}
     around = said.union(*(broader[concept] for concept in said), (m.concept for m in found if m.implied))
-    sides = notes.within(Layer.SIDE, place[0] - 1, place[1])
+    sides = notes.within(Layer.SIDE, max(start, place[0] - 1), place[1])
     side = notes.vocabulary.lexicon.modifiers[sides[0][2]][2] if sides else ""
     for concept in denies:
         if concept in around or not said.isdisjoint(broader[concept]):

@@ -1,4 +1,4 @@
-"""The reader as a spaCy pipeline: scan, sections, sentences, concepts, context, anatomy, change, measurements."""
+"""The reader as a spaCy pipeline: scan, sections, sentences, phrases, concepts, context, anatomy, change, measurements."""
 
 import gc
 from collections.abc import Iterable, Iterator
@@ -13,6 +13,7 @@ from nlp.change import compare
 from nlp.concepts import find_concepts
 from nlp.context import judge
 from nlp.measurements import measure
+from nlp.memory import make_phrases, moved
 from nlp.normals import deny
 from nlp.scan import Found, Notes, make_scan, notes_of
 from nlp.sections import find_sections
@@ -21,9 +22,8 @@ from nlp.spelling import spelling
 from nlp.values import Evidence, Mention, Reading, SectionSpan, SentenceSpan
 from nlp.words import ReportTokenizer
 
-_COMPONENTS = {
-    "report_sections": find_sections,
-    "report_sentences": find_sentences,
+_STRUCTURE = {"report_sections": find_sections, "report_sentences": find_sentences}
+_CONTENT = {
     "report_concepts": find_concepts,
     "report_context": judge,
     "report_anatomy": place,
@@ -34,14 +34,16 @@ _COMPONENTS = {
 _LONGEST = 50_000_000  # characters; spaCy's own limit is for models that need memory for each word
 
 Language.factory("report_scan", func=make_scan, default_config={"language": "en", "lexicon": None})
-for _name, _component in _COMPONENTS.items():
+Language.factory("report_phrases", func=make_phrases, default_config={"memory": False})
+for _name, _component in (_STRUCTURE | _CONTENT).items():
     Language.component(_name, func=_component)
 
 
-def load_pipeline(language: str = "en", lexicon: Path | None = None) -> Language:
+def load_pipeline(language: str = "en", lexicon: Path | None = None, memory: bool = False) -> Language:
     """A blank spaCy pipeline with the components of the reader; nothing is downloaded.
 
     `lexicon` is a user's own table of findings, or a folder in the form of `lexicons/`; its rows are added.
+    With a `memory`, sentences that `read` has met before are not read again; the notes about them stay empty.
     Raises LexiconError, which names file, line and column.
     """
     try:
@@ -51,7 +53,10 @@ def load_pipeline(language: str = "en", lexicon: Path | None = None) -> Language
     nlp.tokenizer = ReportTokenizer(nlp.vocab, spelling(language, lexicon))
     nlp.max_length = _LONGEST
     nlp.add_pipe("report_scan", config={"language": language, "lexicon": str(lexicon) if lexicon else None})
-    for name in _COMPONENTS:
+    for name in _STRUCTURE:
+        nlp.add_pipe(name)
+    nlp.add_pipe("report_phrases", config={"memory": memory})
+    for name in _CONTENT:
         nlp.add_pipe(name)
     gc.collect()
     gc.freeze()  # the words stay as long as the program: the collector need not walk through them again and again
@@ -66,13 +71,21 @@ def read(nlp: Language, texts: Iterable[str]) -> Iterator[Reading]:
 def reading_of(doc: Doc) -> Reading:
     """What the pipeline noted about a report."""
     notes = notes_of(doc)
-    spans = [_span(notes, a, b) for a, b in notes.sentences]
+    starts, ends = notes.starts, notes.ends
+    spans = [(starts[a], ends[b - 1]) for a, b in notes.sentences]
     section, mentions = 0, list[Mention]()
-    for (start, _), span, found in zip(notes.sentences, spans, notes.found, strict=True):
-        if found:
+    for at, ((start, _), span, found) in enumerate(zip(notes.sentences, spans, notes.found, strict=True)):
+        if found or notes.recalled.get(at):
             while notes.sections[section].end <= start:
                 section += 1
-            mentions += [_mention(notes, m, span, notes.sections[section].name) for m in found]
+            name = notes.sections[section].name
+            known = notes.recalled.get(at)
+            said = moved(known, span[0], name) if known else [_mention(notes, m, span, name) for m in found]
+            mentions += said
+            if at in notes.new:
+                notes.new[at](said)
+        elif at in notes.new:
+            notes.new[at]([])
     return Reading(
         notes.vocabulary.lexicon.language,
         tuple(SectionSpan(s.name, *_span(notes, s.start, s.end)) for s in notes.sections),

@@ -69,7 +69,7 @@ class Reader:
         return places
 
     def _load(self, language: str) -> Language:
-        self._pipelines[language] = load_pipeline(language, self.lexicon)
+        self._pipelines[language] = load_pipeline(language, self.lexicon, memory=True)
         return self._pipelines[language]
 
 

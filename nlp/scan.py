@@ -1,8 +1,8 @@
-"""The first component: every phrase of the lexicon found in one pass, and the notes that later components add to."""
+"""The first component: the phrases that give a report its structure, and the notes that later components add to."""
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from spacy.tokens import Doc
 from nlp.lexicon import Lexicon
 from nlp.spelling import Spelling, spelling
 from nlp.trie import Hit, Trie
-from nlp.values import Assertion, Experiencer, Temporality
+from nlp.values import Assertion, Experiencer, Mention, Temporality
 from nlp.words import text_of, words_of
 
 _KEY = "nlp.notes"
@@ -30,6 +30,7 @@ class Layer:  # no Enum: its members take several times as long to look up
     SIZE, MEASURE, LINK, UNIT = range(14, 18)
 
 
+_STRUCTURE = frozenset({Layer.HEADING, Layer.SIGN, Layer.LINK})  # what sections and sentences are told from
 _LAYERS = sum(name.isupper() for name in vars(Layer))
 
 
@@ -46,7 +47,9 @@ class Vocabulary:
     """A lexicon made ready for one pipeline's words."""
 
     lexicon: Lexicon
-    trie: Trie
+    structure: Trie
+    phrases: Trie  # those of all other layers
+    pairs: frozenset[tuple[int, int]]  # words that stand side by side in a phrase
     gapped: dict[int, Gap]  # by first part
     broader: tuple[frozenset[int], ...]  # for each concept those above it
     continues: frozenset[int]  # ids of words that do not end a line's sentence
@@ -115,6 +118,8 @@ class Notes:
     sections: list[Section] = field(default_factory=list)
     sentences: list[tuple[int, int]] = field(default_factory=list)
     found: list[list[Found]] = field(default_factory=list)  # for each sentence
+    recalled: dict[int, Sequence[Mention]] = field(default_factory=dict)  # what memory.py knows of a sentence
+    new: dict[int, Callable[[Sequence[Mention]], None]] = field(default_factory=dict)  # what it would like to know
     clauses: dict[int, Any] = field(default_factory=dict)  # what context.py keeps of a sentence, by its first word
     frames: dict[int, Any] = field(default_factory=dict)  # what linking.py keeps of a sentence
 
@@ -133,7 +138,7 @@ def notes_of(doc: Doc) -> Notes:
 
 
 class Scan:
-    """Scans a report for all phrases."""
+    """Scans a report for headings, signs, and words that point from sentence to sentence."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
@@ -142,7 +147,8 @@ class Scan:
         ids, starts, ends = words_of(doc)
         text = text_of(doc)
         lines = sorted({0, *(bisect_left(starts, m.end()) for m in _NEW_LINE.finditer(text))} - {len(ids)})
-        doc.user_data[_KEY] = Notes(text, self.vocabulary, ids, starts, ends, self.vocabulary.trie.scan(ids), lines)
+        hits = self.vocabulary.structure.find(ids)
+        doc.user_data[_KEY] = Notes(text, self.vocabulary, ids, starts, ends, hits, lines)
         return doc
 
 
@@ -152,25 +158,25 @@ def make_scan(nlp: Language, name: str, language: str, lexicon: str | None) -> S
 
 
 def compile_vocabulary(spelled: Spelling, strings: StringStore) -> Vocabulary:
-    """All phrases of a lexicon in one trie."""
+    """All phrases of a lexicon in two tries."""
     lexicon = spelled.lexicon
 
     def ids(phrase: str) -> tuple[int, ...]:
         return tuple(strings.add(word) for word in spelled.words(phrase))
 
-    trie = Trie(_LAYERS, every={Layer.PART})
+    structure, phrases = Trie(_LAYERS), Trie(_LAYERS, every={Layer.PART})
     parts: dict[tuple[int, ...], int] = {}
     gaps = Gap()
     for index, (phrase, _) in enumerate(lexicon.names):
         if len(phrase.parts) == 1:
-            trie.add(ids(phrase.parts[0]), Layer.NAME, index)
+            phrases.add(ids(phrase.parts[0]), Layer.NAME, index)
             continue
         gap = gaps
         for part in phrase.parts:
             gap = gap.following.setdefault(parts.setdefault(ids(part), len(parts)), Gap())
         gap.names.append(index)
     for part_ids, number in parts.items():
-        trie.add(part_ids, Layer.PART, number)
+        phrases.add(part_ids, Layer.PART, number)
     tables: tuple[tuple[int, Iterable[str]], ...] = (
         (Layer.CUE, (p for p, _ in lexicon.cues)),
         (Layer.PLACE, (p for p, _ in lexicon.places)),
@@ -191,11 +197,11 @@ def compile_vocabulary(spelled: Spelling, strings: StringStore) -> Vocabulary:
         phrase = ids(words)
         if (phrase, layer, meaning) not in known:
             known.add((phrase, layer, meaning))
-            trie.add(phrase, layer, index)
+            (structure if layer in _STRUCTURE else phrases).add(phrase, layer, index)
 
-    for layer, phrases in tables:
+    for layer, table in tables:
         rows = meanings.get(layer)
-        for index, words in enumerate(phrases):
+        for index, words in enumerate(table):
             add(words, layer, index, rows[index][1:] if rows else index)
 
     for index, (words, kind, value) in enumerate(lexicon.modifiers):
@@ -209,7 +215,9 @@ def compile_vocabulary(spelled: Spelling, strings: StringStore) -> Vocabulary:
 
     return Vocabulary(
         lexicon,
-        trie,
+        structure,
+        phrases,
+        frozenset((*structure.pairs(), *phrases.pairs())),
         gaps.following,
         _broader(lexicon),
         single("continues"),

@@ -13,6 +13,7 @@ from nlp.scan import Layer, Notes, notes_of
 _WRAPPED = 40  # characters: shorter lines are entries of a list, not wrapped text
 _LONGEST = 300  # words: what is longer is no sentence, and is cut so that time stays linear in the text
 _PARTS = frozenset({"lobe", "zone", "segment", "bone"})  # places that stand after a side
+_AHEAD = 4  # words of such a place
 _BULLETS = "-*•·–—+>#"
 
 
@@ -76,7 +77,8 @@ def _shortened(notes: Notes, k: int) -> bool:
     vocabulary, word = notes.vocabulary, notes.ids[k - 1]
     if word in vocabulary.postposed:  # "Erguss li. Herz normal" are two sentences, "Infiltrat li. Unterlappen" is one
         nouns = k > 1 and notes.word(k - 2)[0].isupper() and notes.word(k + 1)[0].isupper()
-        places = notes.within(Layer.PLACE, k + 1, k + 2)
+        hits = vocabulary.phrases.find(notes.ids[k + 1 : k + 1 + _AHEAD])[Layer.PLACE]
+        places = [hit for hit in hits if hit[0] == 0]
         return not nouns or any(vocabulary.lexicon.places[value][1].kind in _PARTS for _, _, value in places)
     if vocabulary.ordinals and notes.word(k - 1)[0].isdecimal():
         return (k > 1 and notes.ids[k - 2] in vocabulary.ordinals) or notes.ids[k + 1] in vocabulary.ordinals

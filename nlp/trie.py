@@ -4,7 +4,7 @@ The words are ids of spaCy's string store. Layers may overlap each other; inside
 wins, except in layers that ask for every phrase.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 Hit = tuple[int, int, int]  # first word, word after the last, value
 
@@ -41,14 +41,13 @@ class Trie:
             values.append(value)
         self._ready = False
 
-    def scan(self, ids: Sequence[int]) -> list[list[Hit]]:
-        """For each layer its hits, in the order of the text."""
+    def scan(self, ids: Sequence[int], hits: list[list[Hit]], places: Iterable[int]) -> None:
+        """Add to `hits`, for each layer, the phrases that begin at some places, in the order of the text."""
         if not self._ready:
             self._prepare()
-        hits: list[list[Hit]] = [[] for _ in range(self._layers)]
         free = [0] * self._layers
         root, n = self._root, len(ids)
-        for i in [i for i, word in enumerate(ids) if word in root]:
+        for i in [i for i in places if ids[i] in root]:
             node, j = root[ids[i]], i + 1
             while node and j < n:
                 following = node.get(ids[j])
@@ -63,7 +62,20 @@ class Trie:
                         hits[layer].append((i, end, value))
             for layer, length, value in node.every:
                 hits[layer].append((i, i + length, value))
+
+    def find(self, ids: Sequence[int]) -> list[list[Hit]]:
+        """For each layer its hits in all of the words."""
+        hits: list[list[Hit]] = [[] for _ in range(self._layers)]
+        self.scan(ids, hits, range(len(ids)))
         return hits
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """The words that stand side by side in any phrase."""
+        waiting = list(self._root.items())
+        while waiting:
+            word, node = waiting.pop()
+            yield from ((word, following) for following in node)
+            waiting.extend(node.items())
 
     def _prepare(self) -> None:
         """Write down in each node what has been found on the way to it."""

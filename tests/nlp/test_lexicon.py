@@ -1,5 +1,6 @@
 """The tables of words: what is in them, and what is said when something is wrong with one."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,14 @@ def test_radlex_codes_are_verified_ones() -> None:
     verified = {row["id"]: row["name"] for row in read_table(LEXICONS / "radlex.tsv", ("id", "name"))}
     used = {c.radlex for c in concepts()} | {s.radlex for s in sites()}
     assert used - {""} == set(verified)
+
+
+def test_mesh_codes_are_verified_ones() -> None:
+    verified = {row["id"]: row["name"] for row in read_table(LEXICONS / "mesh.tsv", ("id", "name"))}
+    used = [c.mesh for c in concepts() if c.mesh]
+    assert len(used) >= 300
+    assert set(used) == set(verified)
+    assert [id for id, name in verified.items() if not (name and re.fullmatch(r"D\d{6,9}", id))] == []
 
 
 # the same things in every language

@@ -99,7 +99,8 @@ def check(mark: Mark, mentions: list[Mention]) -> None:
 
 def test_there_are_enough_sentences() -> None:
     languages = [language for language, line in marked() if MARK.search(line)]
-    assert len(languages) >= 80
+    assert len(languages) >= 400
+    assert languages.count("de") >= len(languages) / 3
 
 
 @pytest.mark.parametrize(("language", "line"), marked())
