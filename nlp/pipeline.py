@@ -1,4 +1,4 @@
-"""The reader as a spaCy pipeline: scan, sections, sentences, phrases, concepts, context, anatomy, change, measurements."""
+"""The reader as a spaCy pipeline, from scan, sections and sentences to mentions and what is said of them."""
 
 import gc
 from collections.abc import Iterable, Iterator

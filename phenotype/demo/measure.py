@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 from db.queries import by_accession
 from phenotype.demo.truth import Truth, score_anomalies, score_findings, score_phenotypes, score_pointing
 
-# What a radiologist may call a planted consolidation.
+# What a radiologist may call a planted consolidation, or congestion.
 CONSOLIDATION = dict.fromkeys(("opacity", "airspace_disease", "infiltrate", "pneumonia"), "consolidation")
+CALLED = CONSOLIDATION | dict.fromkeys(("vascular_congestion", "pulmonary_edema"), "edema_congestion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,12 @@ def measure(session: Session, truth: Truth, models: Sequence[str]) -> list[Measu
     findings = score_findings(labels, truth)
     denied = score_findings(labels, truth, assertion="absent")
     scores = {model: by_accession.anomaly_scores(session, model) for model in models}
-    pointing = score_pointing(by_accession.term_peaks(session), truth, same=CONSOLIDATION)
+    pointing = score_pointing(by_accession.term_peaks(session), truth, same=CALLED)
     groups = score_phenotypes(by_accession.phenotypes(session), truth)
     return [
         Measure("findings asserted, micro F1", findings.micro, None, "study labels against what each report says"),
         Measure("findings asserted, macro F1", findings.macro, None, "mean over concepts"),
-        Measure("findings denied, micro F1", denied.micro, None, "study labels against what each report says"),
+        Measure("findings denied, micro F1", denied.micro, None, "of concepts that each report speaks of"),
         *(
             Measure(
                 f"anomaly AUROC, {model}",

@@ -14,7 +14,7 @@ PRESENT: dict[str, tuple[str, ...]] = {
     "consolidation": (
         "consolidation|there is consolidation in the {place}.",
         "consolidation|dense airspace consolidation involving the {place}.",
-        "consolidation|consolidation is seen within the {place} with air bronchograms.",
+        "consolidation+air_bronchogram|consolidation is seen within the {place} with air bronchograms.",
         "airspace_disease|there is airspace disease in the {place}.",
         "opacity|a hazy opacity is present in the {place}.",
         "infiltrate|new infiltrate in the {place}.",
@@ -39,7 +39,7 @@ PRESENT: dict[str, tuple[str, ...]] = {
         "cardiomegaly|enlarged heart with prominent left ventricle.",
     ),
     "hyperinflation": (
-        "hyperinflation|the lungs are hyperinflated with flattened diaphragms.",
+        "hyperinflation+diaphragm_flattening|the lungs are hyperinflated with flattened diaphragms.",
         "hyperinflation|hyperexpanded lungs.",
         "hyperinflation+emphysema|hyperinflation and emphysema of both lungs.",
         "hyperinflation|there is marked hyperinflation of both lungs.",
@@ -51,9 +51,9 @@ PRESENT: dict[str, tuple[str, ...]] = {
         "fibrosis_ild|appearances are those of interstitial lung disease, predominantly basal.",
     ),
     "edema_congestion": (
-        "edema_congestion|there is pulmonary vascular congestion.",
-        "edema_congestion|mild pulmonary edema.",
-        "opacity+edema_congestion|perihilar haze in keeping with pulmonary oedema.",
+        "vascular_congestion|there is pulmonary vascular congestion.",
+        "pulmonary_edema|mild pulmonary edema.",
+        "opacity+pulmonary_edema|perihilar haze in keeping with pulmonary oedema.",
     ),
     "pacemaker": (
         "pacemaker|{side} chest wall pacemaker.",
@@ -83,7 +83,7 @@ UNCERTAIN: dict[str, tuple[str, ...]] = {
     "cardiomegaly": ("cardiomegaly?|the heart may be enlarged, allowing for projection.",),
     "hyperinflation": ("hyperinflation?|possible hyperinflation.",),
     "fibrosis_ild": ("fibrosis_ild?|findings may represent early interstitial fibrosis.",),
-    "edema_congestion": ("edema_congestion?|mild pulmonary edema is possible.",),
+    "edema_congestion": ("pulmonary_edema?|mild pulmonary edema is possible.",),
 }
 
 IMPRESSION: dict[str, tuple[str, ...]] = {
@@ -94,7 +94,7 @@ IMPRESSION: dict[str, tuple[str, ...]] = {
     "cardiomegaly": ("cardiomegaly|cardiomegaly.",),
     "hyperinflation": ("hyperinflation|hyperinflated lungs.", "emphysema|changes of emphysema."),
     "fibrosis_ild": ("fibrosis_ild|pulmonary fibrosis.", "fibrosis_ild|interstitial lung disease."),
-    "edema_congestion": ("edema_congestion|pulmonary congestion.",),
+    "edema_congestion": ("vascular_congestion|pulmonary congestion.",),
 }
 
 DENIALS = (
@@ -109,7 +109,7 @@ DENIALS = (
     "consolidation-|the lungs are without consolidation.",
     "pneumonia-|no evidence of pneumonia.",
     "nodule-+mass-|no suspicious pulmonary nodule or mass.",
-    "edema_congestion-|no pulmonary edema.",
+    "pulmonary_edema-|no pulmonary edema.",
     "fracture-|no acute fracture.",
 )
 
@@ -131,10 +131,10 @@ NORMAL_IMPRESSION = (
 
 ASIDES = (  # said, but not to be seen in the phantom
     "spine_degenerative|mild degenerative changes of the thoracic spine.",
-    "spine_degenerative|osteophytes of the thoracic spine.",
+    "osteophyte|osteophytes of the thoracic spine.",
     "aortic_tortuosity|the aorta is tortuous.",
     "atherosclerosis|atherosclerotic aorta.",
-    "scoliosis_kyphosis|mild scoliosis of the thoracic spine.",
+    "scoliosis|mild scoliosis of the thoracic spine.",
     "granuloma|calcified granuloma in the {place}.",
     "|the visualized bony structures are unremarkable.",
     "|no acute osseous abnormality.",

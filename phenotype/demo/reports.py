@@ -144,7 +144,9 @@ def _normal(pen: _Pen, lesions: Sequence[Lesion], seen: Sequence[Lesion], occasi
     """Denials, normal statements and remarks; nothing that a lesion or a sentence about one contradicts."""
     there = {lesion.finding for lesion in (*lesions, *seen)} | {m.concept for m in pen.said}
     airspace = {"consolidation", "pneumonia", "opacity", "airspace_disease", "infiltrate"}
-    there |= airspace if there & airspace else set()
+    congestion = {"edema_congestion", "vascular_congestion", "pulmonary_edema"}
+    for alike in (airspace, congestion):
+        there |= alike if there & alike else set()
 
     def free(options: Sequence[str]) -> list[str]:
         return [o for o in options if not {c.rstrip("?-") for c in o.partition("|")[0].split("+")} & there]

@@ -198,7 +198,8 @@ def score_findings(
     """F1 of study labels (accession -> concept -> assertion) against what the reports say.
 
     Only studies with a report count, and only concepts that the truth mentions anywhere; a study that is missing from
-    `labels` has none. `same` renames concepts on both sides, to count near-synonyms as one.
+    `labels` has none. `same` renames concepts on both sides, to count near-synonyms as one. Denials count for concepts
+    that the report speaks of: "the lungs are clear" denies more than anyone would list.
     """
     name = same or {}
     said = true_labels(truth.findings)
@@ -209,6 +210,8 @@ def score_findings(
             continue
         true = {name.get(c, c) for c, a in said.get(study.accession, {}).items() if a == assertion}
         found = {name.get(c, c) for c, a in labels.get(study.accession, {}).items() if a == assertion} & vocabulary
+        if assertion == "absent":
+            found &= {name.get(c, c) for c in said.get(study.accession, {})}
         for column, concepts in enumerate((true & found, found - true, true - found)):
             for concept in concepts:
                 tally[concept][column] += 1

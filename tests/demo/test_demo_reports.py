@@ -19,7 +19,8 @@ WORDS = {
     "cardiomegaly": "cardiomegaly|heart|cardiac|cardiomediastinal",
     "hyperinflation": "hyperinflat|hyperexpan",
     "fibrosis_ild": "fibro|interstitial",
-    "edema_congestion": "edema|oedema|congestion",
+    "pulmonary_edema": "edema|oedema",
+    "vascular_congestion": "congestion",
     "pacemaker": "pacemaker",
     "central_line": "central",
     "pneumonia": "pneumonia",
@@ -51,10 +52,13 @@ def test_every_mention_stands_in_the_text(written):
 
 
 def test_reported_lesions_are_mentioned_on_their_side(written):
-    airspace = {"consolidation", "airspace_disease", "opacity", "infiltrate", "pneumonia"}
+    called = {
+        "consolidation": {"consolidation", "airspace_disease", "opacity", "infiltrate", "pneumonia"},
+        "edema_congestion": {"pulmonary_edema", "vascular_congestion"},
+    }
     for lesions, report in written:
         for lesion, reported in zip(lesions, report.reported, strict=True):
-            names = airspace if lesion.finding == "consolidation" else {lesion.finding}
+            names = called.get(lesion.finding, {lesion.finding})
             said = [m for m in report.mentions if m.concept in names and m.assertion != "absent"]
             if not reported:
                 continue
