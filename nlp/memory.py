@@ -1,4 +1,4 @@
-"""Sentences that were read before: reports repeat theirs, and to look one up takes a tenth of the time to read it.
+"""Sentences that were read before: reports repeat theirs, and to look one up takes far less than to read it.
 
 Only sentences that mean the same wherever they stand are kept, with their mentions. Nothing is written down: a memory
 lives and ends with its pipeline.
@@ -23,7 +23,8 @@ _HYPHENS = ("- ", " -")  # of a word with a part left out, which may stand in an
 class Memory:
     """Sentences and their mentions; when a half is full, the older half is forgotten."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
         self._newer: dict[tuple[str, str], Sequence[Mention]] = {}
         self._older: dict[tuple[str, str], Sequence[Mention]] = {}
 
@@ -38,7 +39,7 @@ class Memory:
 
     def keep(self, key: tuple[str, str], mentions: Sequence[Mention]) -> None:
         """Remember a sentence."""
-        if len(self._newer) >= _MOST:
+        if len(self._newer) >= self._most:
             self._newer, self._older = {}, self._newer
         self._newer[key] = mentions
 
@@ -46,8 +47,13 @@ class Memory:
 class FindPhrases:
     """The component that finds the phrases of all sentences that are not remembered."""
 
-    def __init__(self, memory: Memory | None) -> None:
-        self.memory = memory
+    def __init__(self, memory: bool) -> None:
+        self.memory = Memory() if memory else None
+
+    def forget(self) -> None:
+        """Read every sentence anew from now on."""
+        if self.memory is not None:
+            self.memory = Memory()
 
     def __call__(self, doc: Doc) -> Doc:
         notes = notes_of(doc)
@@ -80,7 +86,7 @@ class FindPhrases:
 
 def make_phrases(nlp: Language, name: str, memory: bool) -> FindPhrases:
     """The spaCy factory."""
-    return FindPhrases(Memory() if memory else None)
+    return FindPhrases(memory)
 
 
 def _has_list(notes: Notes) -> bool:

@@ -56,6 +56,11 @@ class Reader:
                     readings[at] = reading
         return readings
 
+    def forget(self) -> None:
+        """Let go of the sentences of the reports read so far, which are kept because reports repeat them."""
+        for nlp in self._pipelines.values():
+            nlp.get_pipe("report_phrases").forget()
+
     def _by_language(self, texts: list[str]) -> dict[str, list[int]]:
         """For each language the places of its texts."""
         if self.language != AUTO:

@@ -80,6 +80,14 @@ def _findings_begin(notes: Notes, name: str, start: int, end: int) -> int:
         paragraph = notes.text.count("\n", notes.ends[line - 1], notes.starts[line]) > 1
         if paragraph or (name in _SHORT and notes.word(line - 1) == ".") or _is_title(notes, line, end):
             return line
+    return _second_sentence(notes, start, end) if name in _SHORT else end
+
+
+def _second_sentence(notes: Notes, start: int, end: int) -> int:
+    """Where what was done or compared ends in a report of one paragraph: "Technique: 80 ml i.v. There is a nodule."."""
+    for k, _, _ in notes.within(Layer.SIGN, start, end - 1):
+        if notes.word(k) == "." and notes.starts[k + 1] > notes.ends[k] and notes.word(k + 1)[0].isupper():
+            return k + 1
     return end
 
 
