@@ -90,7 +90,7 @@ LOCATIONS = {
 }  # fmt: skip
 _MIDDLE_ZONE = {"right": "middle lobe", "left": "lingula"}
 # the coders of Open-i left most of what a report only weighs ("may represent", "cannot exclude") uncoded
-_CODED_FROM = 0.75
+_CODED_FROM = {"en": 0.75}  # other sets count all that is weighed as uncertain
 _CODED_BOTH = ("or", "versus")  # but they coded both of "atelectasis or scar"
 _SIDES = {"left": {"left"}, "right": {"right"}, "bilateral": {"left", "right"}, "": set[str]()}
 
@@ -108,14 +108,18 @@ def _pipeline() -> Language:
 def read(text: str) -> Iterator[dict[str, Any]]:
     """The findings of a report under the names of the label sets."""
     (reading,) = _reader().read_chunk([text])
+    coded_from = _CODED_FROM.get(reading.language, 0.0)
     for m in reading.mentions:
         if m.temporality == "historical" and m.section in ("indication", "comparison", "technique"):
             continue
         if m.experiencer == "other" or m.temporality == "hypothetical":
             continue
-        if m.assertion == "uncertain" and m.certainty < _CODED_FROM and m.rule not in _CODED_BOTH:
+        if m.assertion == "uncertain" and m.certainty < coded_from and m.rule not in _CODED_BOTH:
             continue
-        for concept in _CODED[m.concept]:
+        labels = _CODED[m.concept]
+        if "fibrosis_ild" in labels and "fibro" in text[m.start : m.end].lower():
+            labels += ("fibrosis",)  # a label of one set; the others have one for all interstitial disease
+        for concept in labels:
             yield {
                 "concept": concept,
                 "assertion": m.assertion,

@@ -60,7 +60,8 @@ def _tell_changes(notes: Notes, frame: Frame, changes: list[tuple[int, int, int]
     for group in frame.groups:
         if said := told.get(group.start):
             for mention in group.mentions:
-                if (mention.assertion == "absent") == (said[0] in _GONE):
+                asked = mention.temporality == "hypothetical"  # "if concern for pneumonia persists"
+                if not asked and (mention.assertion == "absent") == (said[0] in _GONE):
                     mention.change = said[0]
                     mention.told("change", *said)
     return True

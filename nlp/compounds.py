@@ -6,9 +6,10 @@ places, organs and sides. A part left out before or after a hyphen is filled in:
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
-from nlp.spelling import Spelling
+from nlp.spelling import Spelling, split
 
 _LONGEST = 60  # letters; what is longer is no word
 _MOST = 4  # parts
@@ -60,6 +61,13 @@ class Compounds(dict[str, Parts]):
             spaced += [False] * (len(of) - 1)
             spaced.append(space)
         return cut, spaced
+
+    def words(self, phrase: str) -> list[str]:
+        """The words of a phrase of a table, cut as they are in a text; a phrase of one word stays whole."""
+        pieces = split(phrase)
+        if len(pieces) == 1:
+            return self._spelling.words(phrase)
+        return [self._spelling.stem(part) for piece in pieces for part in self[piece] or (piece,)]
 
     def _cut(self, word: str) -> Parts:
         if not _SHORTEST_FIRST + _SHORTEST_HEAD <= len(word) <= _LONGEST or not word.isalpha():
@@ -140,6 +148,12 @@ class Compounds(dict[str, Parts]):
         folded = self._spelling.fold(words[hyphen - 2])[:_LONGEST]
         wholes = (self._spelling.stem(folded[:i] + end) for i in range(len(folded), 2, -1))
         return next((whole for whole in wholes if whole in self._spelling.known), "")
+
+
+@lru_cache(maxsize=8)
+def compounds(spelling: Spelling) -> Compounds | None:
+    """How the compounds of a language are cut; None if it has none."""
+    return Compounds(spelling) if spelling.lexicon.compounds else None
 
 
 def _single(spelling: Spelling, phrases: Iterable[str]) -> set[str]:

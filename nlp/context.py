@@ -38,7 +38,9 @@ class Clauses:
     kinds: dict[int, str]
     last: int  # after the last word, signs at the end left out
     end: int
+    commas: frozenset[int] = frozenset()
     anew: frozenset[int] = frozenset()  # words that begin an own entry after a comma: "no effusion, mild scoliosis"
+    own: tuple[int, ...] = ()  # words that tell a side, a severity, a size or a lobe
 
     def around(self, i: int) -> tuple[int, int]:
         """The clause that holds word `i`."""
@@ -72,7 +74,7 @@ def judge(doc: Doc) -> Doc:
         if cues:
             clauses = clauses_of(notes, start, end)
             for nr, cue in enumerate(cues):
-                for mention in _reached(cue, cues[nr + 1 :], mentions, clauses):
+                for mention in _reached(cue, cues[:nr], cues[nr + 1 :], mentions, clauses):
                     _apply(cue, mention, past)
         if blanks:
             _doubt_blanks(blanks, start, mentions)
@@ -144,7 +146,9 @@ def _heads(notes: Notes, start: int, end: int) -> list[CueHit]:
     return [c for c in _cues(notes, start, end) if c.end >= last and c.cue.direction == "forward"]
 
 
-def _reached(cue: CueHit, later: list[CueHit], mentions: list[Found], clauses: Clauses) -> list[Found]:
+def _reached(
+    cue: CueHit, earlier: list[CueHit], later: list[CueHit], mentions: list[Found], clauses: Clauses
+) -> list[Found]:
     """The mentions in the scope of a cue."""
     direction = cue.cue.direction
     if direction == "between":  # "scar or atelectasis": what stands right before and right after it
@@ -152,8 +156,11 @@ def _reached(cue: CueHit, later: list[CueHit], mentions: list[Found], clauses: C
         after = [m for m in mentions if 0 <= m.start - cue.end <= _NEAR][:1]
         return before + after if before and after else []
     if direction == "forward" and cue.end >= clauses.last:  # "Pneumothorax: no."
-        return [m for m in _backward(cue, mentions, clauses) if cue.start - m.end <= 1]
-    reached = [] if direction == "forward" else _backward(cue, mentions, clauses)
+        before = _backward(cue, earlier, mentions, clauses)
+        if cue.cue.effect == "uncertain":  # "effusion, pneumonia in the left base?": of a list the last entry
+            return [m for m in before if m.end > before[0].start]
+        return [m for m in before if cue.start - m.end <= 1]
+    reached = [] if direction == "forward" else _backward(cue, earlier, mentions, clauses)
     if direction in ("forward", "both") or (direction == "either" and not reached):
         reached += _forward(cue, later, mentions, clauses)
     return reached
@@ -196,7 +203,7 @@ def _cut_off(cue: CueHit, later: list[CueHit], mention: Found, reached: list[Fou
     )
 
 
-def _backward(cue: CueHit, mentions: list[Found], clauses: Clauses) -> list[Found]:
+def _backward(cue: CueHit, earlier: list[CueHit], mentions: list[Found], clauses: Clauses) -> list[Found]:
     first, _ = clauses.around(max(cue.start - 1, clauses.bounds[0]))
     reached: list[Found] = []
     edge = cue.start
@@ -210,9 +217,17 @@ def _backward(cue: CueHit, mentions: list[Found], clauses: Clauses) -> list[Foun
         listed = not between & {"with", "verb"} and (mention.end >= edge or between & {"joint", "either"})
         if (cue.cue.scope == "near" and far) or (cue.cue.scope != "clause" and reached and not listed):
             break
+        if reached and any(mention.end <= i < edge for i in clauses.commas) and _hedged(earlier, mention, first):
+            break  # "most likely atelectasis, pneumonia is unlikely"
         reached.append(mention)
         edge = min(edge, mention.start)
     return reached
+
+
+def _hedged(cues: list[CueHit], mention: Found, first: int) -> bool:
+    """Whether a cue that doubts a mention stands right before it."""
+    near = (c for c in cues if first <= c.start and 0 <= mention.start - c.end <= _NEAR)
+    return any(c.cue.direction == "forward" and _STRENGTH.get(c.cue.effect) == 1 for c in near)
 
 
 def _apply(hit: CueHit, mention: Found, past: bool) -> None:
@@ -233,6 +248,8 @@ def _apply(hit: CueHit, mention: Found, past: bool) -> None:
         if not past:  # "the previously seen effusion is no longer identified" speaks of today
             mention.temporality = "current"
     strength = _STRENGTH.get(effect)
+    if past and strength == 1 and mention.experiencer == "patient":  # a doubt in an indication is what is asked
+        mention.temporality = "hypothetical"
     old = _STRENGTH[mention.assertion]
     if strength is None:
         if not mention.rule:

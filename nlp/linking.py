@@ -114,6 +114,7 @@ def neighbours(groups: list[Group], clauses: Clauses) -> list[tuple[int, int]]:
         (nr, nr + 1)
         for nr, (a, b) in enumerate(pairwise(groups))
         if b.start - a.end <= _LIST
+        and clauses.around(a.start) == clauses.around(b.start)
         and (between := set(clauses.between(a.end, b.start)))
         and between <= {"joint", "either"}
     ]

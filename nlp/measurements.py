@@ -110,14 +110,14 @@ def _dated(notes: Notes, start: int, end: int, sizes: list[Size]) -> list[Size]:
         before = next((s for s in reversed(sizes) if s.end <= a), None)
         after = next((s for s in sizes if s.start >= b), None)
         if said == "technical":
-            dropped |= {before.end} if before and a - before.end <= 1 else set()
-            dropped |= {after.end} if after and after.start - b <= 1 else set()
+            dropped |= {before.end} if before and _near(notes, before.end, a, 1) else set()
+            dropped |= {after.end} if after and _near(notes, b, after.start, 1) else set()
         elif said == "apart" and before and before.end == a:
             dropped.add(before.end)
         elif said in ("earlier", "was"):
-            if after and after.start - b <= _NEAR and "," not in map(notes.word, range(b, after.start)):
+            if after and _near(notes, b, after.start, _NEAR):
                 after.prior, after.perhaps = said == "earlier", said == "was"
-            elif before and said == "earlier" and a - before.end <= 1:
+            elif before and said == "earlier" and _near(notes, before.end, a, 1):
                 before.prior = True
         elif said == "from" and changed and after and after.start == b:
             if after.sign == "-":  # "increased from 8 to 12 mm"
@@ -129,6 +129,11 @@ def _dated(notes: Notes, start: int, end: int, sizes: list[Size]) -> list[Size]:
     for size in kept:
         size.prior |= size.perhaps and any(not other.prior and not other.perhaps for other in kept)
     return kept
+
+
+def _near(notes: Notes, start: int, end: int, most: int) -> bool:
+    """Whether only a few words, and no comma, stand between two."""
+    return end - start <= most and "," not in map(notes.word, range(start, end))
 
 
 def _words(notes: Notes, start: int, end: int) -> str:

@@ -84,15 +84,20 @@ def _deny_in(notes: Notes, start: int, end: int, found: list[Found]) -> None:
 def _words(notes: Notes, start: int, end: int, said: set[int], states: list[Hit]) -> _Words:
     classes = notes.vocabulary.lexicon.classes
     kinds = {i: classes[v][1] for a, b, v in notes.within(Layer.CLASS, start, end) for i in range(a, b)}
-    hits = [*notes.within(Layer.SEVERITY, start, end), *notes.within(Layer.CHANGE, start, end), *states]
+    hits = [*_severities(notes, start, end), *notes.within(Layer.CHANGE, start, end), *states]
     taken = said.union(*(range(a, b) for a, b, _ in hits))
     return _Words(kinds, frozenset(taken), frozenset(a for a, _, _ in notes.within(Layer.SIGN, start, end)))
+
+
+def _severities(notes: Notes, start: int, end: int) -> list[Hit]:
+    modifiers = notes.vocabulary.lexicon.modifiers
+    return [hit for hit in notes.within(Layer.SEVERITY, start, end) if modifiers[hit[2]][2] != _NOTHING]
 
 
 def _undone(notes: Notes, state: Hit, start: int, end: int, said: set[int], words: _Words) -> bool:
     """Whether the words around a state take it back: "not entirely normal", "was normal previously"."""
     a, b, _ = state
-    if any(i in said for i in range(a, b)) or any(s <= a < e for s, e, _ in notes.within(Layer.SEVERITY, start, end)):
+    if any(i in said for i in range(a, b)) or any(s <= a < e for s, e, _ in _severities(notes, start, end)):
         return True  # the words of a finding, or "top normal"
     for c, d, value in notes.within(Layer.CUE, max(start, a - 4), min(end, b + 2)):
         cue = notes.vocabulary.lexicon.cues[value][1]

@@ -11,6 +11,7 @@ from spacy.language import Language
 from spacy.strings import StringStore
 from spacy.tokens import Doc
 
+from nlp.compounds import compounds
 from nlp.lexicon import Lexicon
 from nlp.spelling import Spelling, spelling
 from nlp.trie import Hit, Trie
@@ -160,9 +161,10 @@ def make_scan(nlp: Language, name: str, language: str, lexicon: str | None) -> S
 def compile_vocabulary(spelled: Spelling, strings: StringStore) -> Vocabulary:
     """All phrases of a lexicon in two tries."""
     lexicon = spelled.lexicon
+    words_of_phrase = (compounds(spelled) or spelled).words
 
     def ids(phrase: str) -> tuple[int, ...]:
-        return tuple(strings.add(word) for word in spelled.words(phrase))
+        return tuple(strings.add(word) for word in words_of_phrase(phrase))
 
     structure, phrases = Trie(_LAYERS), Trie(_LAYERS, every={Layer.PART})
     parts: dict[tuple[int, ...], int] = {}

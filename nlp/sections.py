@@ -1,10 +1,11 @@
 """Where the sections of a report are. A text without headings is one section, "findings".
 
 Headings are data, `lexicons/LANGUAGE/sections.tsv`. Where no heading says that the findings begin, they begin with the
-paragraph after what was asked, done or compared.
+paragraph after what was asked, done or compared, or with the line after a question or a full stop.
 """
 
 from bisect import bisect_left, bisect_right
+from itertools import pairwise
 
 from spacy.tokens import Doc
 
@@ -28,7 +29,10 @@ def find_sections(doc: Doc) -> Doc:
         notes.sections.append(Section("findings" if last_findings < 0 else "other", "current", 0, first))
     ends = [*(hit[0] for hit, _ in headings), len(notes.ids)][1:]
     for nr, ((_, start), (name, time), end) in enumerate(zip(headings, named, ends, strict=False)):
-        cut = _findings_begin(notes, name, start, end) if time == "historical" and nr > last_findings else end
+        cut = end
+        if time == "historical" and nr > last_findings:
+            last = nr + 1 == len(named) or named[nr + 1][1] != "historical"
+            cut = _findings_begin(notes, name, start, end, last)
         notes.sections.append(Section(name, time, start, max(start, cut)))
         if cut < end:
             notes.sections.append(Section("findings", "current", cut, end))
@@ -74,13 +78,23 @@ def _colon(notes: Notes, i: int) -> int:
     return k if k <= last and notes.word(k) == ":" else i
 
 
-def _findings_begin(notes: Notes, name: str, start: int, end: int) -> int:
-    """Where the findings begin in a section after which they have no heading: with a paragraph or another heading."""
-    for line in notes.lines[bisect_right(notes.lines, start) : bisect_left(notes.lines, end)]:
+def _findings_begin(notes: Notes, name: str, start: int, end: int, last: bool) -> int:
+    """Where the findings begin in a section after which they have no heading: with a paragraph or another heading,
+    or with a line after a whole sentence, if it is the last of these sections."""
+    lines = notes.lines[bisect_right(notes.lines, start) : bisect_left(notes.lines, end)]
+    for line, following in pairwise([*lines, end]):
         paragraph = notes.text.count("\n", notes.ends[line - 1], notes.starts[line]) > 1
-        if paragraph or (name in _SHORT and notes.word(line - 1) == ".") or _is_title(notes, line, end):
+        whole = notes.word(line - 1) == "." if name in _SHORT else last and _ends_before(notes, line, following)
+        if paragraph or whole or _is_title(notes, line, end):
             return line
     return _second_sentence(notes, start, end) if name in _SHORT else end
+
+
+def _ends_before(notes: Notes, line: int, following: int) -> bool:
+    """Whether what was asked or known before ends with the line before `line`, and that does not ask again."""
+    sign, word = notes.word(line - 1), notes.ids[line - 2] if line > 1 else -1
+    ends = sign == "?" or (sign == "." and word not in notes.vocabulary.abbreviations)
+    return ends and notes.word(line)[0].isupper() and notes.word(following - 1) != "?"
 
 
 def _second_sentence(notes: Notes, start: int, end: int) -> int:

@@ -76,13 +76,28 @@ def _shortened(notes: Notes, k: int) -> bool:
     """Whether a full stop belongs to the word before it: to an abbreviation, or to an ordinal ("der 9. Rippe")."""
     vocabulary, word = notes.vocabulary, notes.ids[k - 1]
     if word in vocabulary.postposed:  # "Erguss li. Herz normal" are two sentences, "Infiltrat li. Unterlappen" is one
-        nouns = k > 1 and notes.word(k - 2)[0].isupper() and notes.word(k + 1)[0].isupper()
+        nouns = k > 1 and notes.word(k + 1)[0].isupper() and _ends_noun(notes, k - 2)
         hits = vocabulary.phrases.find(notes.ids[k + 1 : k + 1 + _AHEAD])[Layer.PLACE]
         places = [hit for hit in hits if hit[0] == 0]
         return not nouns or any(vocabulary.lexicon.places[value][1].kind in _PARTS for _, _, value in places)
     if vocabulary.ordinals and notes.word(k - 1)[0].isdecimal():
         return (k > 1 and notes.ids[k - 2] in vocabulary.ordinals) or notes.ids[k + 1] in vocabulary.ordinals
     return word in vocabulary.abbreviations
+
+
+def _ends_noun(notes: Notes, k: int) -> bool:
+    """Whether word `k` is a noun, or a place after one: "Infiltrat apikal", but not "im apikalen"."""
+    first = max(0, k + 1 - _AHEAD)
+    while k >= first:
+        head = k
+        while k and notes.starts[k] == notes.ends[k - 1] and notes.word(k - 1).isalpha():
+            k -= 1  # compounds are cut, and only their first part has the capital
+        if notes.word(k)[0].isupper():
+            return True
+        if not notes.vocabulary.phrases.find(notes.ids[head : head + 1])[Layer.PLACE]:
+            return False
+        k -= 1
+    return False
 
 
 def _is_number(notes: Notes, k: int) -> bool:

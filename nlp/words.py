@@ -13,7 +13,7 @@ from spacy.attrs import IS_SPACE, LENGTH, NORM, SPACY
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-from nlp.compounds import Compounds
+from nlp.compounds import compounds
 from nlp.spelling import PIECE, Spelling, split
 
 __all__ = ["ReportTokenizer", "split", "text_of", "words_of"]
@@ -26,7 +26,7 @@ class ReportTokenizer:
 
     def __init__(self, vocab: Vocab, spelling: Spelling) -> None:
         self.vocab = vocab
-        self._compounds = Compounds(spelling) if spelling.lexicon.compounds else None
+        self._compounds = compounds(spelling)
         # spaCy asks this once for each new word, and every token of that word has the answer
         vocab.lex_attr_getters[NORM] = spelling.read  # type: ignore[attr-defined]
         for lexeme in vocab:
