@@ -1,6 +1,7 @@
 """How fast reports are read, beside medSpaCy and beside spaCy's bare tokenizer, in one run.
 
     python benchmarks/reports.py [--medspacy PYTHON] [--reports 1000] [--rounds 5]
+    python benchmarks/reports.py --memory 100000
 
 Each is measured in CPU seconds on the same reports, in turns, so that other work on the machine meets all alike; the
 median of the rounds counts. Ours reads with everything switched on: language detection, sections, sentences, findings,
@@ -17,6 +18,9 @@ medSpaCy asks for versions of its own, so it has its own environment, whose inte
 It gets as many target rules as our lexicon has names (the plain ones as they are, those with gaps without the gap), its
 own rules for context and sections, and is measured as it comes (with PyRuSH) and with spaCy's sentencizer in place of
 PyRuSH, which takes most of its time.
+
+`--memory` reads so many reports, each with words, names and numbers that no other has, and prints how much memory the
+process holds on the way: it must not grow with the number of reports.
 """
 
 import argparse
@@ -46,6 +50,7 @@ def main() -> None:
     parser.add_argument("--medspacy", metavar="PYTHON", help="an interpreter that has medSpaCy")
     parser.add_argument("--reports", type=int, default=1000, help="how many; medSpaCy as it comes gets a tenth")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", type=int, metavar="N", help="read N reports and watch the memory instead")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)  # how the script runs itself under --medspacy
     args = parser.parse_args()
     if args.serve:
@@ -55,6 +60,9 @@ def main() -> None:
         print(f"nothing measured: {REPORTS.relative_to(ROOT.parent)} is not there")
         return
     texts = list(openi())
+    if args.memory:
+        watch_memory(texts, args.memory)
+        return
     print(f"{len(texts)} reports, {sum(map(len, texts)) / len(texts):.0f} characters each")
     one_process(spread(texts, args.reports), args.rounds, args.medspacy)
     two_processes(texts)
@@ -180,6 +188,22 @@ def two_processes(texts: list[str]) -> None:
     one, two = median(found[1]), median(found[2])
     print(f"{one:.0f} reports per second of wall time in one process, {two:.0f} in two: {two / one:.2f} times as many")
     print(f"(load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)")
+
+
+def watch_memory(texts: list[str], count: int) -> None:
+    """Read `count` reports, none like another, and say how much memory is held at each tenth."""
+    from nlp.reader import Reader
+
+    letters = random.Random(0)
+
+    def unlike(number: int) -> str:
+        name = "".join(letters.choices("abcdefghijklmnopqrstuvwxyz", k=9))
+        return f"{texts[number % len(texts)]}\nDr. {name.title()} was told at {number}. A {name}oid nodule."
+
+    for number, _ in enumerate(Reader().read(map(unlike, range(count))), 1):
+        if number % (count // 10) == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            print(f"{number} reports: {pages * os.sysconf('SC_PAGE_SIZE') / 2**20:.0f} MiB", flush=True)
 
 
 if __name__ == "__main__":

@@ -38,9 +38,9 @@ class Clauses:
     kinds: dict[int, str]
     last: int  # after the last word, signs at the end left out
     end: int
-    commas: frozenset[int] = frozenset()
     anew: frozenset[int] = frozenset()  # words that begin an own entry after a comma: "no effusion, mild scoliosis"
-    own: tuple[int, ...] = ()  # words that tell a side, a severity, a size or a lobe
+    commas: tuple[int, ...] = ()
+    described: tuple[int, ...] = ()  # words that tell a side, a severity or a size
 
     def around(self, i: int) -> tuple[int, int]:
         """The clause that holds word `i`."""
@@ -91,7 +91,7 @@ def clauses_of(notes: Notes, start: int, end: int) -> Clauses:
     classes, cues = notes.vocabulary.lexicon.classes, notes.vocabulary.lexicon.cues
     first, last = content(notes, start, end)
     kinds: dict[int, str] = {}
-    participles, anew, parts = set[int](), set[int](), list[int]()
+    participles, anew, parts, commas = set[int](), set[int](), list[int](), list[int]()
     for a, b, value in notes.within(Layer.CLASS, start, end):
         kind = classes[value][1]
         if kind == "participle":
@@ -101,6 +101,8 @@ def clauses_of(notes: Notes, start: int, end: int) -> Clauses:
         elif kind != "blank":
             if kind in _PARTS and a >= first and a not in kinds:
                 parts.append(a)
+                if kind == "joint" and notes.word(a) == ",":
+                    commas.append(a)
             for i in range(a, b):
                 kinds[i] = kind
     hard = {a for a, b, value in notes.within(Layer.CUE, start, end) if cues[value][1].effect == "stop" and b <= end}
@@ -129,8 +131,16 @@ def clauses_of(notes: Notes, start: int, end: int) -> Clauses:
             joint, closed = i, kinds.get(i - 1) == "verb"  # a verb right before it ends its part
     if parted():
         bounds.append(joint)
-    clauses = notes.clauses[start] = Clauses(sorted(set(bounds)), kinds, last, end, frozenset(anew))
+    described = _described(notes, start, end) if commas else ()
+    clauses = Clauses(sorted(set(bounds)), kinds, last, end, frozenset(anew), tuple(commas), described)
+    notes.clauses[start] = clauses
     return clauses
+
+
+def _described(notes: Notes, start: int, end: int) -> tuple[int, ...]:
+    modifiers = notes.vocabulary.lexicon.modifiers
+    told = (*notes.within(Layer.SIDE, start, end), *notes.within(Layer.SEVERITY, start, end))
+    return tuple([a for a, _, value in told if modifiers[value][2] != "none"])
 
 
 def _cues(notes: Notes, start: int, end: int) -> list[CueHit]:
@@ -192,6 +202,8 @@ def _cut_off(cue: CueHit, later: list[CueHit], mention: Found, reached: list[Fou
         anew = [i for i in clauses.anew if after <= i < mention.start and clauses.kinds.get(i - 1) == "joint"]
         if anew and cue.cue.effect == "absent" and "either" not in clauses.between(after, clauses.end):
             return True
+        if cue.cue.effect == "absent" and _entry_of_its_own(cue.end, after, mention, clauses):
+            return True
     # "no effusion, possible atelectasis": the second cue takes over; "no opacity suspicious for pneumonia": it does not
     return any(
         after <= c.start
@@ -201,6 +213,20 @@ def _cut_off(cue: CueHit, later: list[CueHit], mention: Found, reached: list[Fou
         and (clauses.kinds.get(c.start - 1) in ("joint", "with") or clauses.kinds.get(c.start) == "with")
         for c in later
     )
+
+
+def _entry_of_its_own(start: int, after: int, mention: Found, clauses: Clauses) -> bool:
+    """Whether a comma ends what is denied, as in "no infiltrate, pleural thickening on the right": only what follows is
+    described, and no "or" or "and" comes that would make a list of it."""
+    comma = next((i for i in reversed(clauses.commas) if after <= i < mention.start), None)
+    if comma is None:
+        return False
+    _, limit = clauses.around(mention.start)
+    if any(clauses.kinds.get(i) in ("joint", "either") and i not in clauses.commas for i in range(after, limit)):
+        return False
+    limit = next((i for i in clauses.commas if i >= mention.end), limit)
+    told = [i for i in clauses.described if not any(a <= i < b for a, b in mention.parts)]
+    return any(comma < i < limit for i in told) and not any(start <= i < comma for i in told)
 
 
 def _backward(cue: CueHit, earlier: list[CueHit], mentions: list[Found], clauses: Clauses) -> list[Found]:
