@@ -14,6 +14,7 @@ _PRECISE = {"lobe": 3, "segment": 3, "zone": 2, "bone": 1, "part": 1}  # which o
 _EXPLAINS = frozenset({"present", "uncertain"})  # effects of cues that say what a finding may be
 _NAMED = frozenset({"lobe", "segment", "zone", "bone"})  # told even where it is part of the finding's own name
 _ADJECTIVES = 4  # words that may stand between two places of a list: "upper and left lower lobe"
+_ALONG = 5  # words between a finding and another that comes with it
 Mark = tuple[int, int, Place]
 
 
@@ -45,8 +46,15 @@ def place(doc: Doc) -> Doc:
             told = _tell_places(notes, frame, marks, before[1] if before and follows else None)
             before = next(((at, t) for t in reversed(told) if t.sites or t.sides), None)
         if grades := notes.within(Layer.SEVERITY, start, end):
-            _tell_severity(notes, frame_of(notes, at), grades)
+            normal = _normal(notes, start, end)  # "Herz normal groß, Erguss links": the effusion is not large
+            _tell_severity(notes, frame_of(notes, at), [hit for hit in grades if hit[0] not in normal])
     return doc
+
+
+def _normal(notes: Notes, start: int, end: int) -> set[int]:
+    """The words that call something normal."""
+    states, hits = notes.vocabulary.lexicon.states, notes.within(Layer.STATE, start, end)
+    return {word for a, b, value in hits if states[value][1] != "none" for word in range(a, b)}
 
 
 def _marks(notes: Notes, start: int, end: int) -> list[Mark]:
@@ -84,7 +92,7 @@ def _tell_places(notes: Notes, frame: Frame, marks: list[Mark], earlier: Told | 
     first_doubtful = len(marks) - len(doubtful)
     for nr, (a, b, site) in enumerate(marks):
         group = owner(sided if site.side else frame.groups, clauses, a, b, last)
-        if group is None:
+        if group is None or (site.id and b <= group.start and _told_normal(clauses, b, group.start)):
             continue
         told = by_start[group.start]
         if nr < first_doubtful:
@@ -120,9 +128,25 @@ def _tell_places(notes: Notes, frame: Frame, marks: list[Mark], earlier: Told | 
             _share(meaning, cause)
             meaning.before = True
     _share_in_lists(pairs)
+    for one, following in pairwise(lateral):  # "stone on the right with hydronephrosis"
+        if _comes_with(clauses, one.group, following.group) and not following.sides and not following.sites:
+            following.sides += one.sides
     for told in every:
         _tell(notes, told)
     return every
+
+
+def _told_normal(clauses: Clauses, start: int, end: int) -> bool:
+    """Whether what is said of a place ends before a finding: "spleen unremarkable, cyst in the kidney"."""
+    between = clauses.between(start, end)
+    return "break" in between and "joint" in between[between.index("break") :]
+
+
+def _comes_with(clauses: Clauses, one: Group, other: Group) -> bool:
+    """Whether a finding goes along with the one before, and both are there."""
+    there = one.mentions[0].assertion != "absent" != other.mentions[0].assertion
+    near = other.start - one.end <= _ALONG
+    return there and near and clauses.between(one.end, other.start) == ["with"]
 
 
 def _choice(frame: Frame, i: int, j: int) -> bool:

@@ -131,16 +131,12 @@ def clauses_of(notes: Notes, start: int, end: int) -> Clauses:
             joint, closed = i, kinds.get(i - 1) == "verb"  # a verb right before it ends its part
     if parted():
         bounds.append(joint)
-    described = _described(notes, start, end) if commas else ()
+    modifiers = notes.vocabulary.lexicon.modifiers
+    told = (*notes.within(Layer.SIDE, start, end), *notes.within(Layer.SEVERITY, start, end))
+    described = tuple([a for a, _, value in told if modifiers[value][2] not in ("none", "bilateral")])
     clauses = Clauses(sorted(set(bounds)), kinds, last, end, frozenset(anew), tuple(commas), described)
     notes.clauses[start] = clauses
     return clauses
-
-
-def _described(notes: Notes, start: int, end: int) -> tuple[int, ...]:
-    modifiers = notes.vocabulary.lexicon.modifiers
-    told = (*notes.within(Layer.SIDE, start, end), *notes.within(Layer.SEVERITY, start, end))
-    return tuple([a for a, _, value in told if modifiers[value][2] != "none"])
 
 
 def _cues(notes: Notes, start: int, end: int) -> list[CueHit]:
@@ -167,8 +163,8 @@ def _reached(
         return before + after if before and after else []
     if direction == "forward" and cue.end >= clauses.last:  # "Pneumothorax: no."
         before = _backward(cue, earlier, mentions, clauses)
-        if cue.cue.effect == "uncertain":  # "effusion, pneumonia in the left base?": of a list the last entry
-            return [m for m in before if m.end > before[0].start]
+        if before and cue.cue.effect == "uncertain" and _about(before[0].end, cue.start, clauses):
+            return [m for m in before if m.end >= before[0].start]  # "effusion, pneumonia on the left?": the last entry
         return [m for m in before if cue.start - m.end <= 1]
     reached = [] if direction == "forward" else _backward(cue, earlier, mentions, clauses)
     if direction in ("forward", "both") or (direction == "either" and not reached):
@@ -217,12 +213,12 @@ def _cut_off(cue: CueHit, later: list[CueHit], mention: Found, reached: list[Fou
 
 def _entry_of_its_own(start: int, after: int, mention: Found, clauses: Clauses) -> bool:
     """Whether a comma ends what is denied, as in "no infiltrate, pleural thickening on the right": only what follows is
-    described, and no "or" or "and" comes that would make a list of it."""
+    described, and no "or", "and" or verb comes that would make a list of it ("no mass, nodule seen on the left")."""
     comma = next((i for i in reversed(clauses.commas) if after <= i < mention.start), None)
     if comma is None:
         return False
     _, limit = clauses.around(mention.start)
-    if any(clauses.kinds.get(i) in ("joint", "either") and i not in clauses.commas for i in range(after, limit)):
+    if any(clauses.kinds.get(i) in _PARTS and i not in clauses.commas for i in range(after, limit)):
         return False
     limit = next((i for i in clauses.commas if i >= mention.end), limit)
     told = [i for i in clauses.described if not any(a <= i < b for a, b in mention.parts)]
@@ -248,6 +244,13 @@ def _backward(cue: CueHit, earlier: list[CueHit], mentions: list[Found], clauses
         reached.append(mention)
         edge = min(edge, mention.start)
     return reached
+
+
+def _about(start: int, end: int, clauses: Clauses) -> bool:
+    """Whether the words after a mention only say where it is."""
+    between = clauses.between(start, end)
+    led = between == ["place"] or any(start <= i < end for i in clauses.described)
+    return start == end or (led and end - start <= _NEAR and set(between) <= {"place"})
 
 
 def _hedged(cues: list[CueHit], mention: Found, first: int) -> bool:

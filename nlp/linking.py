@@ -109,11 +109,12 @@ def of_another(groups: list[Group], clauses: Clauses, start: int, end: int) -> b
 
 
 def neighbours(groups: list[Group], clauses: Clauses) -> list[tuple[int, int]]:
-    """Pairs of groups that stand side by side in a list."""
+    """Pairs of groups that stand side by side in a list, both denied or neither."""
     return [
         (nr, nr + 1)
         for nr, (a, b) in enumerate(pairwise(groups))
         if b.start - a.end <= _LIST
+        and (a.mentions[0].assertion == "absent") == (b.mentions[0].assertion == "absent")
         and clauses.around(a.start) == clauses.around(b.start)
         and (between := set(clauses.between(a.end, b.start)))
         and between <= {"joint", "either"}

@@ -123,6 +123,7 @@ def _dated(notes: Notes, start: int, end: int, sizes: list[Size]) -> list[Size]:
             if after.sign == "-":  # "increased from 8 to 12 mm"
                 sizes.insert(sizes.index(after), Size(after.start, after.first_end, after.lengths[:1], prior=True))
                 after.start, after.lengths = after.first_end + 1, after.lengths[1:]
+                after.prior = after.perhaps = False  # "compared to the prior from 3 to 1 cm": 1 cm is of today
             else:
                 after.perhaps = True
     kept = [size for size in sizes if size.end not in dropped]

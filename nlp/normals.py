@@ -84,21 +84,18 @@ def _deny_in(notes: Notes, start: int, end: int, found: list[Found]) -> None:
 def _words(notes: Notes, start: int, end: int, said: set[int], states: list[Hit]) -> _Words:
     classes = notes.vocabulary.lexicon.classes
     kinds = {i: classes[v][1] for a, b, v in notes.within(Layer.CLASS, start, end) for i in range(a, b)}
-    hits = [*_severities(notes, start, end), *notes.within(Layer.CHANGE, start, end), *states]
+    hits = [*notes.within(Layer.SEVERITY, start, end), *notes.within(Layer.CHANGE, start, end), *states]
     taken = said.union(*(range(a, b) for a, b, _ in hits))
     return _Words(kinds, frozenset(taken), frozenset(a for a, _, _ in notes.within(Layer.SIGN, start, end)))
-
-
-def _severities(notes: Notes, start: int, end: int) -> list[Hit]:
-    modifiers = notes.vocabulary.lexicon.modifiers
-    return [hit for hit in notes.within(Layer.SEVERITY, start, end) if modifiers[hit[2]][2] != _NOTHING]
 
 
 def _undone(notes: Notes, state: Hit, start: int, end: int, said: set[int], words: _Words) -> bool:
     """Whether the words around a state take it back: "not entirely normal", "was normal previously"."""
     a, b, _ = state
-    if any(i in said for i in range(a, b)) or any(s <= a < e for s, e, _ in _severities(notes, start, end)):
-        return True  # the words of a finding, or "top normal"
+    modifiers = notes.vocabulary.lexicon.modifiers
+    graded = any(s <= a < e and modifiers[v][2] != _NOTHING for s, e, v in notes.within(Layer.SEVERITY, start, end))
+    if graded or any(i in said for i in range(a, b)):
+        return True  # "top normal", or the words of a finding
     for c, d, value in notes.within(Layer.CUE, max(start, a - 4), min(end, b + 2)):
         cue = notes.vocabulary.lexicon.cues[value][1]
         near = d <= a and a - d <= 1 and words.open(d, a, "joint", "either", "with", "break")
@@ -152,7 +149,7 @@ def _add(
     broader = notes.vocabulary.broader
     said = {mention.concept for mention in found if not mention.implied}
     around = said.union(*(broader[concept] for concept in said), (m.concept for m in found if m.implied))
-    sides = notes.within(Layer.SIDE, max(start, place[0] - 1), place[1])
+    sides = notes.within(Layer.SIDE, max(start, place[0] - 1), place[1] + 1)  # "left sulcus", "Randwinkel links"
     side = notes.vocabulary.lexicon.modifiers[sides[0][2]][2] if sides else ""
     for concept in denies:
         if concept in around or not said.isdisjoint(broader[concept]):

@@ -161,7 +161,8 @@ def make_scan(nlp: Language, name: str, language: str, lexicon: str | None) -> S
 def compile_vocabulary(spelled: Spelling, strings: StringStore) -> Vocabulary:
     """All phrases of a lexicon in two tries."""
     lexicon = spelled.lexicon
-    words_of_phrase = (compounds(spelled) or spelled).words
+    cut = compounds(spelled)
+    words_of_phrase = spelled.words if cut is None else cut.words
 
     def ids(phrase: str) -> tuple[int, ...]:
         return tuple(strings.add(word) for word in words_of_phrase(phrase))

@@ -76,6 +76,8 @@ Nodule within 2 cm of the carina. | |
 Nodule seen on 1.25 mm slices. | |
 Nodule on 5 mm axial images. | |
 Slice thickness of 5 mm; nodule. | |
+Nodule 4 mm, slice thickness 1 mm. | 4.0 |
+Nodule 4 mm, compared to the prior increased. | 4.0 |
 Nodule (series 3, image 45). | |
 8 mm nodule (series 3, image 45). | 8.0 |
 Nodule in segment 6, 8 mm. | 8.0 |

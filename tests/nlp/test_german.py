@@ -74,6 +74,28 @@ def test_dots_of_abbreviations_end_no_sentence() -> None:
 def test_dots_after_a_side_end_a_sentence_unless_its_noun_follows() -> None:
     assert sentences("Kein Erguss li. Herz normal groß.") == ["Kein Erguss li.", "Herz normal groß."]
     assert sentences("Ergüsse bds. Infiltrat im li. Unterlappen.") == ["Ergüsse bds.", "Infiltrat im li. Unterlappen."]
+    # a place may stand between noun and side, and of a compound only the first part has a capital
+    assert sentences("Infiltrat apikal bds. Aorta elongiert.") == ["Infiltrat apikal bds.", "Aorta elongiert."]
+    assert sentences("Pleurakuppenschwielen bds. V. a. Stauung.") == ["Pleurakuppenschwielen bds.", "V. a. Stauung."]
+    for text in ("Verdichtung der apikalen li. Lunge.", "Infiltrat apikal li. Oberlappen."):
+        assert sentences(text) == [text]
+
+
+def test_findings_without_a_heading_begin_after_the_question() -> None:
+    found = reading("Fragestellung: TBC?\nHerz normal groß. Infiltrat links.")
+    assert [s.name for s in found.sections] == ["indication", "findings"]
+    said = {m.concept: (m.assertion, m.temporality, m.section) for m in found.mentions}
+    assert said["infiltrate"] == ("present", "current", "findings")
+    assert said["cardiomegaly"] == ("absent", "current", "findings")
+    asked = reading("Klinik: Husten. Z. n.\nPneumonie.")  # the dot is that of an abbreviation
+    assert [s.name for s in asked.sections] == ["indication"]
+
+
+def test_phrases_of_the_tables_are_cut_as_the_text_is() -> None:
+    text = "Abgekapselter Randwinkelerguss links."
+    (effusion,) = reading(text).mentions
+    assert text[effusion.start : effusion.end] == "Abgekapselter Randwinkelerguss"
+    assert effusion.concept == "loculated_effusion"
 
 
 def test_numbered_entries_open_sentences() -> None:
@@ -84,6 +106,11 @@ def test_normal_statements_deny() -> None:
     found = reading("Herz, Mediastinum und Lungen unauffällig. Randwinkel beidseits frei.").mentions
     denied = {m.concept for m in found if m.implied and m.assertion == "absent"}
     assert {"cardiomegaly", "mediastinal_widening", "infiltrate", "pleural_effusion"} <= denied
+    assert "infiltrate" in {m.concept for m in reading("Lunge: frei.").mentions if m.implied}
+    assert {m.concept for m in reading("Leber nicht einsehbar, Herz normal groß.").mentions} == {"cardiomegaly"}
+    small = reading("Mediastinum nicht wesentlich vergrößert.").mentions  # "nicht wesentlich" is no grade
+    assert "mediastinal_widening" in {m.concept for m in small if m.implied}
+    assert [m.concept for m in reading("Unauffälliger Herz-Lungen-Befund.").mentions] == ["normal_study"]
 
 
 def test_the_same_codes_as_in_english() -> None:

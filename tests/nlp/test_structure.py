@@ -59,7 +59,7 @@ def test_sections_of_a_whole_report() -> None:
     assert REPORT[findings.start : findings.end].startswith("Heart size")
     assert REPORT[findings.start : findings.end].endswith("marker.")
     said = {(m.concept, m.section): (m.assertion, m.temporality) for m in reading.mentions}
-    assert said["pneumonia", "indication"] == ("uncertain", "historical")
+    assert said["pneumonia", "indication"] == ("uncertain", "hypothetical")
     assert said["tuberculosis", "indication"] == ("present", "historical")
     assert said["pleural_effusion", "findings"] == ("absent", "current")
     assert said["nodule", "findings"] == said["nodule", "impression"] == ("present", "current")
@@ -92,6 +92,11 @@ def test_sections_of_a_whole_report() -> None:
         ("INDICATION: Cough.\n\nThe heart is large.", ["indication", "findings"]),
         ("INDICATION:\n\nCough.\n\nFINDINGS:\n\nLarge heart.", ["indication", "findings"]),
         ("TECHNIQUE: Two views.\nThe heart is large.", ["technique", "findings"]),
+        ("INDICATION: Cough.\nThe heart is large. Small effusion.", ["indication", "findings"]),
+        ("INDICATION: Cough.\nPneumonia?\nThe heart is large.", ["indication", "findings"]),
+        ("HISTORY: 65 year old man\nwith cough and fever", ["indication"]),
+        ("HISTORY: Known COPD.\nOld tuberculosis.\nFINDINGS: Effusion.", ["indication", "findings"]),
+        ("HISTORY: Known COPD.\nOld scar.\nQUESTION: Mass?\nEffusion.", ["indication", "indication", "findings"]),
         ("The impression: of a nodule", ["findings"]),
         ("", []),
         (" \n\t ", []),
