@@ -1,6 +1,6 @@
 """Many reports, in the languages that they are written in, on one processor or several.
 
-A `Reader` keeps one pipeline for each language it has met. Its workers get chunks of texts and hand back rows of plain
+A `Reader` keeps one pipeline for each language it has met. Its workers get chunks of texts and hand back plain
 values: a spaCy Doc that crosses processes costs more than reading its report again.
 """
 
@@ -17,7 +17,7 @@ from spacy.language import Language
 
 from nlp.lexicon import languages
 from nlp.pipeline import load_pipeline, read
-from nlp.values import Reading, Row, from_row, to_row
+from nlp.values import Reading
 
 AUTO = "auto"
 _TEXTS, _CHARACTERS = 100, 200_000  # a chunk is full at either
@@ -109,7 +109,7 @@ class _Workers:
 
     def __init__(self, reader: Reader, processes: int) -> None:
         self.reader, self.processes = reader, processes
-        self.waiting: deque[tuple[list[str], Future[list[Row]]]] = deque()
+        self.waiting: deque[tuple[list[str], Future[list[Reading]]]] = deque()
         self.pool = self._new_pool()
         self._died = False
 
@@ -122,17 +122,17 @@ class _Workers:
             future = self._submit(chunk)
         self.waiting.append((chunk, future))
 
-    def finish(self) -> Iterator[Reading]:
+    def finish(self) -> list[Reading]:
         """The readings of the chunk that waits the longest."""
         try:
-            rows = self.waiting[0][1].result()
+            readings = self.waiting[0][1].result()
         except BrokenProcessPool:
             self._begin_again()
-            rows = self.waiting[0][1].result()
+            readings = self.waiting[0][1].result()
         self.waiting.popleft()
-        return map(from_row, rows)
+        return readings
 
-    def _submit(self, chunk: list[str]) -> Future[list[Row]]:
+    def _submit(self, chunk: list[str]) -> Future[list[Reading]]:
         return self.pool.submit(_work, self.reader.language, self.reader.lexicon, chunk)
 
     def _begin_again(self) -> None:
@@ -153,5 +153,5 @@ def _reader(language: str, lexicon: Path | None) -> Reader:
     return Reader(language, lexicon)
 
 
-def _work(language: str, lexicon: Path | None, texts: list[str]) -> list[Row]:
-    return [to_row(reading) for reading in _reader(language, lexicon).read_chunk(texts)]
+def _work(language: str, lexicon: Path | None, texts: list[str]) -> list[Reading]:
+    return _reader(language, lexicon).read_chunk(texts)
