@@ -10,7 +10,7 @@ from nlp.values import Evidence, Mention, Reading
 from phenotype.explore.page import POLICY, template, write_whole
 
 BRIEF = ("report", "finding", "state", "place", "severity", "size", "count", "change", "words")  # of `row`
-_SIGNS = {"present": "+", "absent": "−", "uncertain": "?", "not of today": "↩", "if": "if", "someone else's": "≠"}
+_SIGNS = {"present": "+", "absent": "−", "uncertain": "?", "not of today": "↩", "hypothetical": "if", "someone else's": "≠"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def state_of(mention: Mention) -> str:
     if mention.experiencer == "other":
         return "someone else's"
     if mention.temporality != "current":
-        return {"historical": "not of today", "hypothetical": "if"}[mention.temporality]
+        return {"historical": "not of today", "hypothetical": "hypothetical"}[mention.temporality]
     return mention.assertion
 
 

@@ -41,7 +41,7 @@ def shown(text: str) -> str:
 def test_findings_are_marked_by_what_is_said_of_them() -> None:
     said = {"".join(p.text for p in mark.pieces): mark.state for mark in marks(REPORT)}
     assert said == {
-        "pneumonia": "not of today",
+        "pneumonia": "hypothetical",
         "pleural effusion": "present",
         "pneumothorax": "absent",
         "nodule": "uncertain",
