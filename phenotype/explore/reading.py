@@ -10,7 +10,14 @@ from nlp.values import Evidence, Mention, Reading
 from phenotype.explore.page import POLICY, template, write_whole
 
 BRIEF = ("report", "finding", "state", "place", "severity", "size", "count", "change", "words")  # of `row`
-_SIGNS = {"present": "+", "absent": "−", "uncertain": "?", "not of today": "↩", "hypothetical": "if", "someone else's": "≠"}
+_SIGNS = {
+    "present": "+",
+    "absent": "−",
+    "uncertain": "?",
+    "not of today": "↩",
+    "hypothetical": "if",
+    "someone else's": "≠",
+}
 
 
 @dataclass(frozen=True, slots=True)
