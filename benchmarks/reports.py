@@ -26,6 +26,7 @@ process holds on the way: it must not grow with the number of reports.
 import argparse
 import csv
 import json
+import multiprocessing
 import os
 import random
 import subprocess
@@ -187,7 +188,29 @@ def two_processes(texts: list[str]) -> None:
             times.append(read / (time.perf_counter() - started))
     one, two = median(found[1]), median(found[2])
     print(f"{one:.0f} reports per second of wall time in one process, {two:.0f} in two: {two / one:.2f} times as many")
+    print(f"a plain loop in two processes does {limit():.2f} times as much as in one: what this machine allows")
     print(f"(load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)")
+
+
+def limit() -> float:
+    """How many times as much two processes do as one, when all they do is count."""
+    times: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(3):
+        for processes, own in times.items():
+            with multiprocessing.get_context("spawn").Pool(processes) as pool:
+                pool.map(count_up, [1] * processes)  # started
+                started = time.perf_counter()
+                pool.map(count_up, [20_000_000] * processes)
+                own.append((time.perf_counter() - started) / processes)
+    return median(times[1]) / median(times[2])
+
+
+def count_up(last: int) -> int:
+    """Work that needs nothing but a processor."""
+    number = 0
+    while number < last:
+        number += 1
+    return number
 
 
 def watch_memory(texts: list[str], count: int) -> None:
