@@ -149,6 +149,7 @@ def _files(language: str, own: Path | None) -> list[Path]:
         for path in (
             *sorted((folder / "concepts").glob("*.tsv")),
             *sorted((folder / "sites").glob("*.tsv")),
+            *folder.glob("languages.tsv"),
             *sorted((folder / language).rglob("*.tsv")),
         )
     ]
