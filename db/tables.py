@@ -2,10 +2,11 @@
 
 Glossary
     Export, ExportFile   a delivery of files, and each file in it: written down first, then worked through
-    ExportRecord         one row of a delivered table (a report, or an image listed by its name)
+    ExportRecord         one thing that a delivered file says: a report, or an image listed by its name
+    Transfer             a series asked for from a live PACS, and what became of it
     Patient, Study, Series, Instance   as in DICOM; a Patient is a pseudonym
     Image                what is read as one array: a radiograph, or the stack of slices of one series
-    Report               the text written about a study; Section and Sentence are offsets into it
+    Report               a version of the text written about a study; Section and Sentence are offsets into it
     Reading              that a report was read, and in which language
     Concept, Site        a finding or device, and a place in the body, of the lexicon, with their codes
     Finding              one concept that a report asserts, denies or doubts, with its place in the text
@@ -116,7 +117,7 @@ class Export(Base):
 
     __tablename__ = "export"
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
-    kind: Mapped[str]  # folder, zip, file
+    kind: Mapped[str]  # folder, zip, tar, file; dicomweb, receiver: a folder that a live PACS fills
     registered_at: Mapped[datetime]
 
 
@@ -126,6 +127,7 @@ class VaultExport(Base):
     __tablename__ = "vault_export"
     export_id: Mapped[str] = _reference("export.id", primary_key=True)
     path: Mapped[str]
+    origin: Mapped[str] = mapped_column(default="")  # of what a live PACS sent: its address and what was asked for
 
 
 class ExportFile(Base):
@@ -140,7 +142,8 @@ class ExportFile(Base):
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     export_id: Mapped[str] = _reference("export.id", index=True)
     size: Mapped[int]  # bytes
-    kind: Mapped[str] = mapped_column(default="")  # dicom, picture, table; unread: its name decided; empty until read
+    # dicom, picture, or the format of its reports; unread: its name decided; empty until read
+    kind: Mapped[str] = mapped_column(default="")
     state: Mapped[str] = mapped_column(default="found")
     reason: Mapped[str] = mapped_column(default="")
     content_hash: Mapped[str | None]  # keyed: equal for equal bytes, of no use without the key
@@ -157,7 +160,7 @@ class VaultExportFile(Base):
 
 
 class ExportRecord(Base):
-    """One row of a delivered table, in exactly one state."""
+    """One thing that a delivered file says (a row of a table, a message, a resource), in exactly one state."""
 
     __tablename__ = "export_record"
     __table_args__ = (_one_of("state", "ingested", "duplicate", "conflict", "quarantined", "ignored"),)
@@ -180,6 +183,41 @@ class VaultListedImage(Base):
     age_years: Mapped[float | None]
     view: Mapped[str] = mapped_column(default="")
     study_date: Mapped[str] = mapped_column(default="")
+
+
+class Transfer(Base):
+    """A series asked for from a live PACS. It is received only when every instance was read back from the disk."""
+
+    __tablename__ = "transfer"
+    __table_args__ = (_one_of("state", "wanted", "received", "failed"),)
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    export_id: Mapped[str] = _reference("export.id", index=True)
+    state: Mapped[str] = mapped_column(default="wanted")
+    reason: Mapped[str] = mapped_column(default="")  # a code; of the last attempt that failed
+    expected: Mapped[int | None]  # instances, as the PACS counts them
+    received: Mapped[int] = mapped_column(default=0)  # instances that lie on the disk and were read back
+    attempts: Mapped[int] = mapped_column(default=0)
+    changed_at: Mapped[datetime]
+
+
+class VaultTransfer(Base):
+    """What the PACS calls a series that was asked for."""
+
+    __tablename__ = "vault_transfer"
+    transfer_id: Mapped[str] = _reference("transfer.id", primary_key=True)
+    study_uid: Mapped[str]
+    series_uid: Mapped[str]
+
+
+class VaultAccess(Base):
+    """Who looked at personal data, when, and by which way: paths of files, texts of reports."""
+
+    __tablename__ = "vault_access"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    who: Mapped[str]  # the account of the operating system
+    way: Mapped[str]  # the command or route
+    what: Mapped[str]  # surrogates and counts of what was shown
 
 
 # ---------------------------------------------------------------- who and what was examined
@@ -234,7 +272,10 @@ class Series(Base):
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     study_id: Mapped[str] = _reference("study.id", index=True)
     modality: Mapped[str]
+    modality_basis: Mapped[str] = mapped_column(default="")  # header; class: the SOP class says otherwise, and counts
     body_part: Mapped[str] = mapped_column(default="")
+    # header, description (the header is silent), both, contradicted (the description counts); empty: nothing is said
+    body_part_basis: Mapped[str] = mapped_column(default="")
 
 
 class VaultSeries(Base):
@@ -258,7 +299,15 @@ class Instance(Base):
     rows: Mapped[int]
     columns: Mapped[int]
     frames: Mapped[int] = mapped_column(default=1)
+    transfer_syntax: Mapped[str] = mapped_column(default="")  # its UID; empty for a picture
+    pixel_hash: Mapped[str | None]  # keyed: equal for equal stored pixels, whatever the header says
+    acquisition: Mapped[str] = mapped_column(default="")  # numbers that tell stacks in one series apart
+    lossy: Mapped[bool] = mapped_column(default=False)  # was compressed with loss at some time
+    burned_in: Mapped[str] = mapped_column(
+        default=""
+    )  # text in the pixels: declared, denied, likely (by kind), or empty
     view: Mapped[str] = mapped_column(default="")  # PA, AP, LATERAL ...
+    view_basis: Mapped[str] = mapped_column(default="")  # header, code, description, contradicted; empty
     position: Mapped[list[float] | None]  # ImagePositionPatient, mm
     orientation: Mapped[list[float] | None]  # ImageOrientationPatient, six direction cosines
     spacing: Mapped[list[float] | None]  # between rows, between columns, mm
@@ -304,14 +353,23 @@ class ImageInstance(Base):
 
 
 class Report(Base):
-    """The text about a study; the text itself is in the vault."""
+    """A version of the text about a study; the text itself is in the vault. Versions of one report share a thread."""
 
     __tablename__ = "report"
-    __table_args__ = (_one_of("match", "matched", "unmatched", "ambiguous"),)
+    __table_args__ = (
+        _one_of("match", "matched", "unmatched", "ambiguous"),
+        _one_of("status", "", "preliminary", "final", "corrected", "addendum", "cancelled"),
+        Index("ix_report_thread_ordinal", "thread", "ordinal"),
+    )
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     study_id: Mapped[str | None] = _reference("study.id", index=True)
     file_id: Mapped[str] = _reference("export_file.id", index=True)
     match: Mapped[str] = mapped_column(default="unmatched")
+    matched_by: Mapped[str] = mapped_column(default="")  # study_uid, accession, date; empty where it is not matched
+    kind: Mapped[str] = mapped_column(default="table")  # the format that it came in
+    thread: Mapped[str] = mapped_column(String(16))  # the same for all versions of one report
+    ordinal: Mapped[int] = mapped_column(default=0)  # of the version in its thread, from 0
+    status: Mapped[str] = mapped_column(default="")  # empty where the delivery says nothing: then it counts as final
     language: Mapped[str] = mapped_column(default="")  # as the delivery says; mostly it says nothing
     length: Mapped[int]  # characters
 
@@ -322,7 +380,15 @@ class VaultReport(Base):
     __tablename__ = "vault_report"
     report_id: Mapped[str] = _reference("report.id", primary_key=True)
     accession: Mapped[str] = mapped_column(index=True)
+    study_uid: Mapped[str] = mapped_column(default="", index=True)
     patient_number: Mapped[str] = mapped_column(default="")
+    issuer: Mapped[str] = mapped_column(default="")  # of the patient's number
+    name: Mapped[str] = mapped_column(default="")  # of the patient, as this source writes it
+    birth_date: Mapped[str] = mapped_column(default="")
+    study_date: Mapped[str] = mapped_column(default="")
+    modality: Mapped[str] = mapped_column(default="")
+    key: Mapped[str] = mapped_column(default="")  # what the source calls the report, whatever its version
+    issued: Mapped[str] = mapped_column(default="")  # when this version was written, as text that sorts
     text: Mapped[str]
 
 

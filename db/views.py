@@ -43,6 +43,19 @@ FROM finding f JOIN current_run c ON c.id = f.run_id JOIN run r ON r.id = f.run_
 JOIN concept k ON k.id = f.concept_id
 """
 
+# The version of each report that counts: the last whole one, a preliminary one only until there is a better, with the
+# addenda written after it; none of a report that was cancelled last.
+_CURRENT_REPORT = """
+SELECT r.id, r.study_id, r.thread, r.ordinal, r.status FROM report r
+WHERE r.status <> 'cancelled' AND NOT EXISTS (
+  SELECT 1 FROM report n WHERE n.thread = r.thread AND n.id <> r.id AND (
+    (n.ordinal > r.ordinal AND n.status IN ('', 'final', 'corrected', 'cancelled'))
+    OR (n.ordinal > r.ordinal AND n.status = 'preliminary' AND r.status = 'preliminary')
+    OR (r.status = 'preliminary' AND n.status IN ('', 'final', 'corrected'))
+  )
+)
+"""
+
 VIEWS: Final[dict[str, str]] = {
     "current_run": _CURRENT_RUN,
     "run_view": """
@@ -73,8 +86,26 @@ SELECT i.id AS image, i.study_id AS study, s.patient_id AS patient, i.kind, i.mo
   i.columns, i.spacing AS spacing_mm, i.left_out
 FROM image i JOIN current_run c ON c.id = i.run_id JOIN study s ON s.id = i.study_id
 """,
+    "series_view": """
+SELECT e.id AS series, e.study_id AS study, s.patient_id AS patient, e.modality, e.modality_basis, e.body_part,
+  e.body_part_basis, (SELECT count(*) FROM instance n WHERE n.series_id = e.id) AS instances,
+  (SELECT count(*) FROM image i JOIN current_run c ON c.id = i.run_id WHERE i.series_id = e.id) AS images,
+  (SELECT max(t.reason) FROM task t JOIN current_run c ON c.id = t.run_id
+   WHERE c.stage = 'assemble' AND t.subject_id = e.id AND t.state = 'failed') AS refused
+FROM series e JOIN study s ON s.id = e.study_id
+""",
+    "transfer_view": """
+SELECT t.id AS transfer, t.export_id AS export, t.state, t.reason, t.expected, t.received, t.attempts, t.changed_at
+FROM transfer t
+""",
+    "current_report": _CURRENT_REPORT,
+    "unmatched_report_view": """
+SELECT r.id AS report, r.kind, r.match, r.status, r.length AS characters, r.file_id AS file
+FROM report r JOIN current_report c ON c.id = r.id WHERE r.match <> 'matched'
+""",
     "report_view": """
-SELECT r.id AS report, r.study_id AS study, r.match,
+SELECT r.id AS report, r.study_id AS study, r.match, r.matched_by, r.kind, r.thread, r.ordinal, r.status,
+  CASE WHEN EXISTS (SELECT 1 FROM current_report c WHERE c.id = r.id) THEN 1 ELSE 0 END AS is_current,
   coalesce((SELECT max(g.language) FROM reading g JOIN current_run c ON c.id = g.run_id WHERE g.report_id = r.id),
     r.language) AS language,
   r.length AS characters,

@@ -9,8 +9,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,15 +20,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.console import QueryError, ask
 from db.queries import findings as finding_queries
-from db.queries import overview, reported
+from db.queries import overview
 from db.session import HEAD, Database, DatabaseError, open_database, revision, upgrade
 from nlp.tables import LexiconError
 from phenotype import show
-from phenotype.pipeline import STAGES, STANDARD, VOLUMES, Step, make_stage, read_pipeline, run_step, stage_class
+from phenotype.commands.export import export_app
+from phenotype.commands.steps import FINISHED_WITH_FAILURES, run_steps
+from phenotype.pipeline import STAGES, STANDARD, VOLUMES, Step, make_stage, read_pipeline, stage_class
 from phenotype.settings import DEFAULT_DATABASE, Settings
-from phenotype.stage import Refused, Summary, stage_fields
-
-FINISHED_WITH_FAILURES = 3
+from phenotype.show import Csv, Json
+from phenotype.stage import Refused, stage_fields
 
 
 class _Group(typer.core.TyperGroup):
@@ -60,11 +60,7 @@ app = typer.Typer(
 )
 database_app = typer.Typer(help="The database itself.", no_args_is_help=True)
 app.add_typer(database_app, name="db")
-export_app = typer.Typer(help="Findings in the forms that other programs read.", no_args_is_help=True)
 app.add_typer(export_app, name="export", rich_help_panel="Questions")
-
-Json = Annotated[bool, typer.Option("--json", help="write JSON")]
-Csv = Annotated[bool, typer.Option("--csv", help="write CSV")]
 
 
 def _version(wanted: bool) -> None:
@@ -92,43 +88,6 @@ def options(
     context.obj = Settings(db, home, executor, quiet)
 
 
-def _run(settings: Settings, steps: Sequence[Step], *, strict: bool = True) -> None:
-    """Run steps, say what each did, and leave with 3 where something failed (if `strict`)."""
-    database = open_database(settings.database)
-    failed = refused = 0
-    for step in steps:
-        label = f"{step.stage.name} {step.stage.label}".strip()
-        try:
-            with show.progress(label, quiet=settings.quiet) as progress:
-                summary = run_step(
-                    step, database, settings.home_of(database), executor=settings.executor, progress=progress
-                )
-        except Refused as error:
-            # the stages after it may not need it; those that do say so
-            if len(steps) == 1 or error.code == "busy":
-                raise
-            show.messages.print(f"{label}: {error}", style="red", markup=False)
-            refused += 1
-            continue
-        failed += summary.failed
-        show.messages.print(_sentence(label, summary), markup=False)
-    with database.reading() as session:
-        quarantined = sum(f.count for f in overview.file_states(session) if f.state in ("quarantined", "conflict"))
-    took_in = any(step.stage.name == "ingest" for step in steps)
-    if refused:
-        raise typer.Exit(1)
-    if failed or (took_in and quarantined):
-        show.messages.print("some could not be used: `phenotype files` and `phenotype failures` say why", markup=False)
-        if strict:
-            raise typer.Exit(FINISHED_WITH_FAILURES)
-
-
-def _sentence(label: str, summary: Summary) -> str:
-    before = f", {summary.before} were done before" if summary.before else ""
-    failed = f", {summary.failed} failed" if summary.failed else ""
-    return f"{label}: {summary.done} done{failed}{before} ({summary.seconds:.1f} s, run {summary.run_id})"
-
-
 def _stage_command(name: str) -> Callable[..., None]:
     """A command whose options are the fields of a stage."""
     kind = stage_class(name)
@@ -138,7 +97,7 @@ def _stage_command(name: str) -> Callable[..., None]:
         steps = [Step(make_stage(name, values), sources)]
         if name == "ingest":
             steps.append(Step(make_stage("assemble", {})))
-        _run(context.obj, steps)
+        run_steps(context.obj, steps)
 
     parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
     if name == "ingest":
@@ -170,7 +129,7 @@ def init(
 @app.command(rich_help_panel="Pipelines")
 def run(context: typer.Context, pipeline: Annotated[Path, typer.Argument(help="a pipeline file", exists=True)]) -> None:
     """Run all stages of a pipeline file; run again, it continues where it was stopped."""
-    _run(context.obj, read_pipeline(pipeline))
+    run_steps(context.obj, read_pipeline(pipeline))
 
 
 @app.command(rich_help_panel="Pipelines")
@@ -205,7 +164,7 @@ def demo(
     url = f"sqlite:///{out / 'phenotype.db'}"
     pipeline = out / "pipeline.toml"
     pipeline.write_text(STANDARD.format(name=pipeline, sources="'export'") + VOLUMES, encoding="utf-8")
-    _run(
+    run_steps(
         Settings(url, out / "phenotype.files", settings.executor, settings.quiet), read_pipeline(pipeline), strict=False
     )
     database = open_database(url)
@@ -217,7 +176,7 @@ def demo(
         for row in rows
     ]
     page = write_page(database, out / "demo.html", title="phenotype demo", scores=cells)
-    _show(rows, Measure, as_json, as_csv)
+    show.records(rows, Measure, as_json, as_csv)
     show.messages.print(f"look at {page}, or ask: phenotype --db {url} findings", markup=False)
 
 
@@ -234,33 +193,28 @@ def page(
     show.messages.print(f"wrote {written}", markup=False)
 
 
-def _show(rows: Sequence[Any], kind: Any, as_json: bool, as_csv: bool) -> None:
-    columns = [field.name for field in fields(kind)]
-    show.answer(columns, [list(asdict(row).values()) for row in rows], as_json=as_json, as_csv=as_csv)
-
-
 @app.command(rich_help_panel="Questions")
 def status(context: typer.Context, as_json: Json = False, as_csv: Csv = False) -> None:
     """What there is and what was run."""
     database = open_database(context.obj.database)
     with database.reading() as session:
         if not (as_json or as_csv):
-            _show(overview.counts(session), overview.Counts, False, False)
-        _show(overview.run_states(session), overview.RunState, as_json, as_csv)
+            show.records(overview.counts(session), overview.Counts, False, False)
+        show.records(overview.run_states(session), overview.RunState, as_json, as_csv)
 
 
 @app.command(rich_help_panel="Questions")
 def files(context: typer.Context, as_json: Json = False, as_csv: Csv = False) -> None:
     """What became of each file and report that was delivered."""
     with open_database(context.obj.database).reading() as session:
-        _show(overview.file_states(session), overview.FileState, as_json, as_csv)
+        show.records(overview.file_states(session), overview.FileState, as_json, as_csv)
 
 
 @app.command(rich_help_panel="Questions")
 def failures(context: typer.Context, as_json: Json = False, as_csv: Csv = False) -> None:
     """Why subjects failed."""
     with open_database(context.obj.database).reading() as session:
-        _show(overview.failure_reasons(session), overview.FailureReason, as_json, as_csv)
+        show.records(overview.failure_reasons(session), overview.FailureReason, as_json, as_csv)
 
 
 @app.command(rich_help_panel="Questions")
@@ -276,7 +230,7 @@ def findings(
     """What the reports say."""
     with open_database(context.obj.database).reading() as session:
         rows = finding_queries.findings(session, concept=concept, assertion=assertion, study=study, limit=limit)
-        _show(rows, finding_queries.FindingRow, as_json, as_csv)
+        show.records(rows, finding_queries.FindingRow, as_json, as_csv)
 
 
 @app.command(rich_help_panel="Questions")
@@ -291,7 +245,7 @@ def disagreements(
     """Reports that the rules and the text classifier read differently, for a person to look at."""
     with open_database(context.obj.database).reading() as session:
         rows = finding_queries.disagreements(session, concept=concept, said=said, limit=limit)
-        _show(rows, finding_queries.Disagreement, as_json, as_csv)
+        show.records(rows, finding_queries.Disagreement, as_json, as_csv)
 
 
 @app.command(rich_help_panel="Questions")
@@ -352,36 +306,6 @@ def sql(
     show.answer(found.columns, found.rows, as_json=as_json, as_csv=as_csv)
     if found.cut:
         show.messages.print(f"only the first {limit} rows; --limit shows more", markup=False)
-
-
-@export_app.command("findings")
-def export_findings(context: typer.Context, out: Annotated[Path, typer.Argument(help="the CSV file to write")]) -> None:
-    """A table with a row for each finding. In Python, phenotype.export.frame makes a pandas frame of the same."""
-    from phenotype.export.write import write_table
-
-    with open_database(context.obj.database).reading() as session:
-        count = write_table(reported.reports(session), out)
-    show.messages.print(f"wrote {count} findings to {out}", markup=False)
-
-
-@export_app.command("fhir")
-def export_fhir(context: typer.Context, out: Annotated[Path, typer.Argument(help="the folder to write")]) -> None:
-    """FHIR R4: DiagnosticReports and their Observations as NDJSON; surrogates and offsets, no text."""
-    from phenotype.export.write import write_fhir
-
-    with open_database(context.obj.database).reading() as session:
-        left_out = write_fhir(reported.reports(session), out)
-    show.messages.print(f"wrote {out}; left out {left_out} findings not of today or not the patient's", markup=False)
-
-
-@export_app.command("omop")
-def export_omop(context: typer.Context, out: Annotated[Path, typer.Argument(help="the folder to write")]) -> None:
-    """OMOP CDM: rows of NOTE and NOTE_NLP as CSV; surrogates and offsets, no text."""
-    from phenotype.export.write import write_omop
-
-    with open_database(context.obj.database).reading() as session:
-        count = write_omop(reported.reports(session), out)
-    show.messages.print(f"wrote {count} rows of NOTE_NLP to {out}", markup=False)
 
 
 @database_app.command("upgrade")

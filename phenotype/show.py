@@ -7,14 +7,19 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, fields
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from phenotype import stage
+
+Json = Annotated[bool, typer.Option("--json", help="write JSON")]
+Csv = Annotated[bool, typer.Option("--csv", help="write CSV")]
 
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -84,3 +89,9 @@ def progress(name: str, *, quiet: bool) -> Iterator[stage.Progress]:
                 messages.print(f"{name}: {done} of {total}{', ' + note if note else ''}", markup=False)
 
         yield line
+
+
+def records(rows: Sequence[Any], kind: Any, as_json: bool, as_csv: bool) -> None:
+    """Answer with dataclasses of one `kind`, a row each."""
+    columns = [field.name for field in fields(kind)]
+    answer(columns, [list(asdict(row).values()) for row in rows], as_json=as_json, as_csv=as_csv)

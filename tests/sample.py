@@ -120,6 +120,10 @@ def add_delivery(rows: Rows) -> None:
     rows.add(t.Export, id=ARCHIVE, kind="zip", registered_at=NOW)
     rows.add(t.VaultExport, export_id=FOLDER, path="/archive/pacs/2025-11-quastenflosser")
     rows.add(t.VaultExport, export_id=ARCHIVE, path="/archive/pacs/2026-01.zip")
+    transfer = {"export_id": FOLDER, "expected": 2, "attempts": 1, "changed_at": NOW}
+    rows.add(t.Transfer, id="a" * 16, state="received", received=2, **transfer)
+    rows.add(t.VaultTransfer, transfer_id="a" * 16, study_uid=f"{UID}.1", series_uid=f"{UID}.1.1")
+    rows.add(t.VaultAccess, id="b" * 16, at=NOW, who="quastenflosser", way="files", what="2 paths")
     files: list[tuple[object, str, str, str, str, object]] = [
         (case.number, "dicom", "ingested", "", f"IM{case.number:06d}", None) for case in CASES
     ]
@@ -287,7 +291,7 @@ def _add_report(rows: Rows, case: Case, k: int) -> None:
 
 def _write_report(rows: Rows, report: str, study: str | None, text: str, number: str, patient: str) -> None:
     match = "matched" if study else "unmatched"
-    rows.add(t.Report, id=report, study_id=study, file_id=TABLE_FILE, match=match, length=len(text))
+    rows.add(t.Report, id=report, study_id=study, file_id=TABLE_FILE, match=match, thread=report, length=len(text))
     rows.add(t.VaultReport, report_id=report, accession=number, patient_number=patient, text=text)
     record = len(rows[t.ExportRecord]) + 1
     rows.add(t.ExportRecord, file_id=TABLE_FILE, number=record, state="ingested", reason="", report_id=report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ from phenotype.stage import Refused
 
 if TYPE_CHECKING:
     from phenotype.imaging.geometry import Vector3, Vector6
-    from phenotype.ingest.tables import Table
 
 
 class Ignored(Refused):
@@ -56,6 +55,13 @@ class DicomFile:
     orientation: Vector6 | None = None
     spacing: tuple[float, float] | None = None
     thickness: float | None = None
+    pixel_digest: str = ""  # SHA-256 of the stored pixels, as they stand in the file
+    acquisition: str = ""  # numbers that tell stacks in one series apart, as "2/1": acquisition, echo, time ...
+    lossy: bool = False
+    burned_in: str = ""  # text in the pixels: declared, denied, likely (by the kind of image), or empty
+    view_basis: str = ""  # where `view` was read: header, code, description, contradicted; or empty
+    modality_basis: str = ""  # header; class: the SOP class says otherwise, and counts
+    body_part_basis: str = ""  # header, description, both, contradicted; or empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +73,46 @@ class PictureFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """One thing that a delivered file says of a study: a report (`text`), a listed picture (`image`), or both; or the
+    `refusal` why it is neither. Text is stripped and empty where nothing is said."""
+
+    number: int  # in its file, from 1
+    accession: str = ""
+    study_uid: str = ""
+    patient: str = ""  # the record number
+    issuer: str = ""  # who gave that number
+    name: str = ""  # of the patient, as the source writes it
+    birth: str = ""  # as the source writes it
+    sex: str = ""  # F, M, O or empty
+    age_years: float | None = None
+    date: str = ""  # of the examination: ISO, or empty
+    modality: str = ""
+    text: str = ""
+    image: str = ""  # the picture's name, with folders where they are given
+    view: str = ""
+    key: str = ""  # what the source calls the report: all versions of one report share it
+    status: str = ""  # preliminary, final, corrected, addendum, cancelled; empty where nothing is said
+    issued: str = ""  # when this version was written: ISO date and time, so that text sorts; or empty
+    language: str = ""  # as the source says
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The reports and lists of a delivered file, as they were understood."""
+
+    rows: tuple[Record, ...] = field(repr=False)
+    told: str = ""  # what was understood, in one line without any content
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """What a file turned out to be. Without content, `state` and `reason` say why."""
 
     digest: str  # SHA-256 of its bytes, or empty where they could not be had
-    kind: str  # dicom, picture, table, or empty where that could not be told
-    content: DicomFile | PictureFile | Table | None = None
+    kind: str  # dicom, picture, or a format of reports; empty where that could not be told
+    content: DicomFile | PictureFile | Records | None = None
     state: str = "ingested"
     reason: str = ""
 

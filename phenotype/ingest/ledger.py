@@ -29,10 +29,9 @@ from db.tables import (
 )
 from db.write import delete_rows, insert_rows
 from phenotype.ingest import sources
-from phenotype.ingest.contents import DicomFile, PictureFile, Read
+from phenotype.ingest.contents import DicomFile, PictureFile, Read, Record, Records
 from phenotype.ingest.identity import content_hash, surrogate
 from phenotype.ingest.rows import Rows, add_object, add_report, picture_head, report_id
-from phenotype.ingest.tables import Row, Table
 from phenotype.stage import Refused
 
 CHUNK = 5000  # files in one transaction of the ledger, ids in one IN (...)
@@ -176,7 +175,7 @@ class Batch:
                     fresh[file_id] = read
                 else:
                     state, same_as = "duplicate", first[hashes[file_id]]
-                    if isinstance(read.content, Table):  # the same list may stand beside other pictures
+                    if isinstance(read.content, Records):  # the same list may stand beside other pictures
                         insert_rows(self.session, VaultListedImage, self._listings(file_id, read.content.rows))
             states[file_id] = {
                 "id": file_id,
@@ -187,8 +186,8 @@ class Batch:
                 "same_as": same_as,
             }
         for file_id, read in fresh.items():
-            if isinstance(read.content, Table):
-                self._table(file_id, read.content)
+            if isinstance(read.content, Records):
+                self._table(file_id, read.kind, read.content)
         heads = self._heads(fresh, states)
         holder = self._by_uid({head.sop_uid for head, _ in heads.values()})
         for file_id, (head, namespace) in heads.items():
@@ -232,7 +231,7 @@ class Batch:
                 heads[file_id] = picture_head(uid, size.rows, size.columns, listed, self.pictures), export_id
         return heads
 
-    def _listed(self, file_id: str) -> Row | None:
+    def _listed(self, file_id: str) -> Record | None:
         """What a table of the same delivery says of a picture: under the longest part of its path that is named."""
         export_id, path, member = self.place[file_id]
         parts = PurePosixPath(path, *PurePosixPath(member).parts[1:]).parts
@@ -243,7 +242,7 @@ class Batch:
         found = max(self.session.scalars(query), key=lambda row: len(row.name), default=None)
         if found is None:
             return None
-        return Row(
+        return Record(
             0,
             accession=found.accession,
             patient=found.patient_number,
@@ -254,7 +253,7 @@ class Batch:
             view=found.view,
         )
 
-    def _table(self, file_id: str, table: Table) -> None:
+    def _table(self, file_id: str, kind: str, table: Records) -> None:
         """The reports and listed pictures of a table, and a record of each of its rows."""
         export_id = self.place[file_id][0]
         identities = {row.number: report_id(self.key, row) for row in table.rows if row.text and not row.refusal}
@@ -275,7 +274,7 @@ class Batch:
                 state = "duplicate"
             if state != "quarantined" and identity and identity not in known:
                 known.add(identity)
-                add_report(self.rows, identity, file_id, row, self.language)
+                add_report(self.rows, self.key, identity, file_id, row, kind, self.language)
             if state != "quarantined" and row.image:
                 seen.add((row.image, row.accession))
                 pictures.append(row)  # of two that contradict each other, the first stays
@@ -294,7 +293,7 @@ class Batch:
             known |= set(self.session.scalars(query))
         return known
 
-    def _listings(self, file_id: str, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+    def _listings(self, file_id: str, rows: Iterable[Record]) -> Iterator[dict[str, Any]]:
         """Rows of VaultListedImage from those rows of a table that name a picture."""
         for row in rows:
             if row.image and not row.refusal:

@@ -19,9 +19,8 @@ from db.tables import (
     VaultStudy,
 )
 from phenotype.ingest.arrays import LOCALISER
-from phenotype.ingest.contents import DicomFile, day
-from phenotype.ingest.identity import fold, shifted, surrogate
-from phenotype.ingest.tables import Row
+from phenotype.ingest.contents import DicomFile, Record, day
+from phenotype.ingest.identity import content_hash, fold, shifted, surrogate
 
 PICTURE = "picture"  # stands for the SOP class of what has none
 _ORDER = (Patient, VaultPatient, Study, VaultStudy, Series, VaultSeries, Instance, VaultInstance, Report, VaultReport)
@@ -35,7 +34,7 @@ class Rows:
 
     of: dict[type[Base], dict[str, Values]] = field(default_factory=lambda: {table: {} for table in _ORDER})
 
-    def add(self, table: type[Base], key: str, **values: Any) -> None:
+    def add(self, table: type[Base], key: str, /, **values: Any) -> None:
         """A row under its key; the first one stays."""
         self.of[table].setdefault(key, values)
 
@@ -85,7 +84,16 @@ def add_object(rows: Rows, key: bytes, file_id: str, content: str, head: DicomFi
         study_time=head.study_time,
         description=head.study_description,
     )
-    rows.add(Series, series_id, id=series_id, study_id=study_id, modality=head.modality, body_part=head.body_part)
+    rows.add(
+        Series,
+        series_id,
+        id=series_id,
+        study_id=study_id,
+        modality=head.modality,
+        modality_basis=head.modality_basis,
+        body_part=head.body_part,
+        body_part_basis=head.body_part_basis,
+    )
     rows.add(
         VaultSeries, series_id, series_id=series_id, series_uid=head.series_uid, description=head.series_description
     )
@@ -100,7 +108,13 @@ def add_object(rows: Rows, key: bytes, file_id: str, content: str, head: DicomFi
         rows=head.rows,
         columns=head.columns,
         frames=head.frames,
+        transfer_syntax=head.transfer_syntax,
+        pixel_hash=content_hash(key, head.pixel_digest) if head.pixel_digest else None,
+        acquisition=head.acquisition,
+        lossy=head.lossy,
+        burned_in=head.burned_in,
         view=LOCALISER if head.localiser else head.view,
+        view_basis=head.view_basis,
         position=_list(head.position),
         orientation=_list(head.orientation),
         spacing=_list(head.spacing),
@@ -121,7 +135,7 @@ def _examination(head: DicomFile) -> tuple[str, ...]:
     return "object", head.sop_uid
 
 
-def picture_head(uid: str, rows: int, columns: int, listed: Row, modality: str) -> DicomFile:
+def picture_head(uid: str, rows: int, columns: int, listed: Record, modality: str) -> DicomFile:
     """What a table says of a picture, in the shape of a header."""
     return DicomFile(
         sop_class=PICTURE,
@@ -142,12 +156,17 @@ def picture_head(uid: str, rows: int, columns: int, listed: Row, modality: str) 
     )
 
 
-def report_id(key: bytes, row: Row) -> str:
+def report_id(key: bytes, row: Record) -> str:
     """The same words about the same examination are one report; other words about it are another."""
     return surrogate(key, "report", row.patient, row.accession, row.text)
 
 
-def add_report(rows: Rows, identity: str, file_id: str, row: Row, language: str) -> None:
+def thread_of(key: bytes, identity: str, row: Record) -> str:
+    """What the versions of one report share; a report without a name of its own is the only version of itself."""
+    return surrogate(key, "thread", row.patient, row.key) if row.key else identity
+
+
+def add_report(rows: Rows, key: bytes, identity: str, file_id: str, row: Record, kind: str, language: str) -> None:
     """A report, not yet matched to a study."""
     rows.add(
         Report,
@@ -156,11 +175,29 @@ def add_report(rows: Rows, identity: str, file_id: str, row: Row, language: str)
         study_id=None,
         file_id=file_id,
         match="unmatched",
-        language=language,
+        matched_by="",
+        kind=kind,
+        thread=thread_of(key, identity, row),
+        ordinal=0,  # counted when reports are matched
+        status=row.status,
+        language=row.language or language,
         length=len(row.text),
     )
     rows.add(
-        VaultReport, identity, report_id=identity, accession=row.accession, patient_number=row.patient, text=row.text
+        VaultReport,
+        identity,
+        report_id=identity,
+        accession=row.accession,
+        study_uid=row.study_uid,
+        patient_number=row.patient,
+        issuer=row.issuer,
+        name=row.name,
+        birth_date=row.birth,
+        study_date=row.date,
+        modality=row.modality,
+        key=row.key,
+        issued=row.issued,
+        text=row.text,
     )
 
 

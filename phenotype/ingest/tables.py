@@ -12,11 +12,11 @@ import io
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import PurePosixPath
 
-from phenotype.ingest.contents import age, day, sex_of
+from phenotype.ingest.contents import Record, Records, age, day, sex_of
 from phenotype.stage import Refused
 
 MAX_CELL = 10_000_000  # characters
@@ -46,37 +46,19 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 SECTIONS = ("indication", "technique", "comparison", "findings", "impression")  # in a report's usual order
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row of a table: a report (`text`), a listed picture (`image`), or both; or the `refusal` why it is neither."""
-
-    number: int  # from 1, the header left out
-    accession: str = ""
-    patient: str = ""
-    text: str = ""
-    image: str = ""  # the file's name, with folders where the table gives them
-    date: str = ""  # ISO, or empty
-    sex: str = ""  # F, M, O or empty
-    age_years: float | None = None
-    view: str = ""
-    birth: str = ""
-    refusal: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table(Records):
     """A table as it was understood."""
 
     encoding: str
     delimiter: str
     columns: dict[str, str]  # meaning -> name in the header
-    rows: tuple[Row, ...] = field(repr=False)
 
 
 def read_table(data: bytes, columns: Mapping[str, str] | None = None) -> Table:
     """The rows of a CSV or TSV. `columns` names columns (meaning -> header) where the usual names do not fit.
 
-    Every row of the file becomes a Row: one without key is refused as "no_key", one with neither text nor picture as
+    Every row of the file becomes a Record: one without key is refused as "no_key", one with neither text nor picture as
     "no_text", one with more or fewer cells than the header as "cells". Raises Refused: "encoding", "no_header",
     "no_columns" (neither text nor pictures), "column" (a named one is not there), "bad_table".
     """
@@ -98,7 +80,8 @@ def read_table(data: bytes, columns: Mapping[str, str] | None = None) -> Table:
     if "accession" not in found and "image" not in found:
         raise Refused("no_columns", "no column that says which study a row belongs to: name it")
     rows = tuple(_row(number, cells, found, len(header)) for number, cells in enumerate(body, 1))
-    return Table(encoding, delimiter, {what: header[i].strip() for what, i in found.items()}, rows)
+    columns_found = {what: header[i].strip() for what, i in found.items()}
+    return Table(rows, encoding=encoding, delimiter=delimiter, columns=columns_found)
 
 
 def decode(data: bytes) -> tuple[str, str]:
@@ -153,9 +136,9 @@ def _holds_pictures(body: list[list[str]], position: int) -> bool:
     return not body or pictures * 2 > len(values)
 
 
-def _row(number: int, cells: list[str], found: Mapping[str, int], width: int) -> Row:
+def _row(number: int, cells: list[str], found: Mapping[str, int], width: int) -> Record:
     if len(cells) != width:
-        return Row(number, refusal="cells")
+        return Record(number, refusal="cells")
     value = {what: cells[i].strip() for what, i in found.items()}
     sections = [(name, value[name]) for name in SECTIONS if value.get(name)]
     text = value.get("text") or "\n".join(f"{name.upper()}: {words}" for name, words in sections)
@@ -168,7 +151,7 @@ def _row(number: int, cells: list[str], found: Mapping[str, int], width: int) ->
     refusal = "no_key" if not (accession or image) else "no_text" if not (text or image) else ""
     if text and not accession:
         refusal = "no_key"
-    return Row(
+    return Record(
         number,
         accession=accession or PurePosixPath(image).stem,  # a picture without a study is a study of its own
         patient=value.get("patient", ""),

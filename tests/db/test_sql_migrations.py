@@ -17,15 +17,15 @@ from db.tables import Base
 from db.views import VIEWS
 
 NEXT = '''
-"""a third one, for the tests"""
+"""another one, for the tests"""
 
 import sqlalchemy as sa
 from alembic import op
 
 from db.session import create_views, drop_views
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade():
@@ -67,9 +67,9 @@ def scripts(tmp_path, monkeypatch):
     shutil.copytree(module._scripts(), folder, ignore=shutil.ignore_patterns("__pycache__"))
 
     def add(more: str = "") -> None:
-        (folder / "versions" / "0003_third.py").write_text(NEXT.replace("{more}", more))
+        (folder / "versions" / "0004_another.py").write_text(NEXT.replace("{more}", more))
         monkeypatch.setattr(module, "_scripts", lambda: folder)
-        monkeypatch.setattr(module, "HEAD", "0003")
+        monkeypatch.setattr(module, "HEAD", "0004")
 
     return add
 
@@ -158,7 +158,7 @@ def test_a_migration_keeps_what_refers_to_the_table_it_changes(filled, scripts):
     assert contents(filled) == before
     assert {row[:3] for row in schema(filled)} == {row[:3] for row in shape}
     upgrade(filled)
-    assert revision(filled.engine) == "0003"
+    assert revision(filled.engine) == "0004"
 
 
 def test_the_same_migration_loses_rows_where_foreign_keys_are_enforced(filled, scripts):
@@ -173,7 +173,7 @@ def test_the_same_migration_loses_rows_where_foreign_keys_are_enforced(filled, s
 
 def test_an_outdated_database_is_refused_with_the_command_that_mends_it(filled, scripts):
     scripts()
-    with pytest.raises(DatabaseError, match="version 0002, this program needs 0003: run `phenotype db upgrade`"):
+    with pytest.raises(DatabaseError, match="version 0003, this program needs 0004: run `phenotype db upgrade`"):
         open_database(str(filled.url))
     upgrade(filled)
     open_database(str(filled.url)).close()
@@ -197,7 +197,7 @@ def test_a_migration_that_fails_leaves_everything_as_it_was(filled, scripts, fai
         assert connection.scalar(text("PRAGMA foreign_keys")) == 1
     scripts()
     upgrade(filled)
-    assert revision(filled.engine) == "0003"
+    assert revision(filled.engine) == "0004"
 
 
 def columns_of(database: Database) -> dict[str, list[str]]:
