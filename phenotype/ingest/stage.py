@@ -16,8 +16,9 @@ from phenotype.imaging.files import FileRef
 from phenotype.ingest import sources
 from phenotype.ingest.arrays import Assembled, InstanceRow, SeriesRow, assemble
 from phenotype.ingest.contents import Read
-from phenotype.ingest.ledger import UNREAD, Batch, Conservation, Registered, conservation, quarantine, register
+from phenotype.ingest.ledger import UNREAD, Batch, Conservation, conservation, quarantine
 from phenotype.ingest.matching import match_reports
+from phenotype.ingest.registering import Registered, register
 from phenotype.ingest.tables import COLUMNS
 from phenotype.stage import Failure, Refused, Stage, Subjects, knob
 

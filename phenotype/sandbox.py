@@ -1,0 +1,1 @@
+"""Disposable processes for bytes from outside."""
