@@ -24,7 +24,7 @@ from db.tables import (
 )
 from db.write import delete_rows, insert_rows
 from phenotype.ingest.contents import DicomFile, PictureFile, Read, Record, Records
-from phenotype.ingest.identity import content_hash
+from phenotype.identity import content_hash
 from phenotype.ingest.rows import Rows, add_object, add_report, picture_head, report_id
 from phenotype.stage import Refused
 

@@ -14,7 +14,7 @@ from db.session import Database, vault_key
 from db.tables import Export, ExportFile, Run, Task, VaultExport, VaultExportFile
 from db.write import delete_rows, insert_rows
 from phenotype.ingest import sources
-from phenotype.ingest.identity import surrogate
+from phenotype.identity import surrogate
 from phenotype.ingest.ledger import NOT_LISTED, UNREAD, chunks
 
 

@@ -20,7 +20,7 @@ from db.tables import (
 )
 from phenotype.ingest.arrays import LOCALISER
 from phenotype.ingest.contents import DicomFile, Record, day
-from phenotype.ingest.identity import content_hash, fold, shifted, surrogate
+from phenotype.identity import content_hash, fold, shifted, surrogate
 
 PICTURE = "picture"  # stands for the SOP class of what has none
 _ORDER = (Patient, VaultPatient, Study, VaultStudy, Series, VaultSeries, Instance, VaultInstance, Report, VaultReport)

@@ -4,7 +4,7 @@ from collections import Counter
 from datetime import date, timedelta
 from itertools import pairwise
 
-from phenotype.ingest.identity import content_hash, fold, shifted, surrogate
+from phenotype.identity import content_hash, fold, shifted, surrogate
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 
