@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Table, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from db.session import vault_key
@@ -18,14 +18,16 @@ from db.tables import (
     ExportRecord,
     Instance,
     Report,
+    Series,
+    Study,
     VaultExportFile,
     VaultInstance,
     VaultListedImage,
 )
 from db.write import delete_rows, insert_rows
-from phenotype.ingest.contents import DicomFile, PictureFile, Read, Record, Records
 from phenotype.identity import content_hash
-from phenotype.ingest.rows import Rows, add_object, add_report, picture_head, report_id
+from phenotype.ingest.contents import DicomFile, PictureFile, Read, Record, Records
+from phenotype.ingest.rows import Rows, add_object, add_report, picture_head, place, report_id
 from phenotype.stage import Refused
 
 CHUNK = 5000  # files in one transaction of the ledger, ids in one IN (...)
@@ -84,6 +86,25 @@ def quarantine(session: Session, file_id: str, reason: str) -> None:
     session.execute(update(ExportFile).where(ExportFile.id == file_id, waiting).values(values))
 
 
+_FILES = cast(Table, ExportFile.__table__)
+# keyed by `id`, which an UPDATE may not be given under its own name
+_SETTLE = (
+    update(_FILES)
+    .where(_FILES.c.id == bindparam("file"))
+    .values({name: bindparam(name) for name in ("kind", "state", "reason", "content_hash", "same_as")})
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An instance as the database knows it, and the file it came in."""
+
+    instance: str
+    pixels: str | None
+    file: str
+    state: str
+
+
 class Batch:
     """One batch of read files on its way into the tables. Files are taken in their order: the first one counts."""
 
@@ -110,7 +131,7 @@ class Batch:
                     if isinstance(read.content, Records):  # the same list may stand beside other pictures
                         insert_rows(self.session, VaultListedImage, self._listings(file_id, read.content.rows))
             states[file_id] = {
-                "id": file_id,
+                "file": file_id,
                 "kind": read.kind,
                 "state": state,
                 "reason": read.reason,
@@ -120,15 +141,10 @@ class Batch:
         for file_id, read in fresh.items():
             if isinstance(read.content, Records):
                 self._table(file_id, read.kind, read.content)
-        heads = self._heads(fresh, states)
-        holder = self._by_uid({head.sop_uid for head, _ in heads.values()})
-        for file_id, (head, namespace) in heads.items():
-            if holder.setdefault(head.sop_uid, file_id) != file_id:
-                states[file_id] |= {"state": "conflict", "reason": "same_uid", "same_as": holder[head.sop_uid]}
-            add_object(self.rows, self.key, file_id, hashes[file_id], head, namespace)
+        self._objects(self._heads(fresh, states), hashes, states)
         for table, rows in self.rows.of.items():
             insert_rows(self.session, table, rows.values())
-        self.session.execute(update(ExportFile), list(states.values()))
+        self.session.connection().execute(_SETTLE, list(states.values()))
 
     def _by_content(self, hashes: set[str]) -> dict[str, str]:
         """Keyed hash -> the file that was taken in with this content."""
@@ -136,15 +152,66 @@ class Batch:
         query = select(ExportFile.content_hash, ExportFile.id).where(ExportFile.content_hash.in_(hashes), taken)
         return {content: file_id for content, file_id in self.session.execute(query) if content}
 
-    def _by_uid(self, uids: set[str]) -> dict[str, str]:
-        """UID -> the file that holds it; of several with one UID, the one that came first."""
+    def _objects(
+        self, heads: dict[str, tuple[DicomFile, str]], hashes: dict[str, str], states: dict[str, dict[str, Any]]
+    ) -> None:
+        """Each object as an instance, a duplicate of one, or a conflict with one: nothing is overwritten."""
+        places = {f: place(self.key, hashes[f], head, namespace) for f, (head, namespace) in heads.items()}
+        known = self._known({head.sop_uid for head, _ in heads.values()})
+        owners = self._owners({at.study for at in places.values()})
+        for file_id, at in places.items():
+            head = heads[file_id][0]
+            under = known[head.sop_uid]
+            own = _Known(at.instance, at.pixels, file_id, "ingested")
+            same = next((k for k in under if k.instance == at.instance and k.file != file_id), None)
+            first = next((k for k in under if k.state == "ingested" and k.file != file_id), None)
+            owner = owners.setdefault(at.study, (at.patient, file_id))
+            if same is not None:  # other bytes, such as another meta header, around the same object
+                states[file_id] |= {"state": "duplicate", "reason": "same_object", "same_as": same.file}
+                continue
+            if owner[0] != at.patient:  # two people must never become one, nor one examination belong to two
+                holder = owner[1] or self._file_of(at.study)
+                own = replace(own, state="conflict")
+                states[file_id] |= {"state": "conflict", "reason": "other_patient", "same_as": holder}
+            elif first is not None:
+                reason = "other_header" if first.pixels == own.pixels else "other_pixels"
+                own = replace(own, state="conflict")
+                states[file_id] |= {"state": "conflict", "reason": reason, "same_as": first.file}
+            under.append(own)
+            add_object(self.rows, self.key, file_id, at, head, owner[0])
+        self._forget(set(states), {row["id"] for row in self.rows.of[Instance].values()})
+
+    def _known(self, uids: set[str]) -> dict[str, list[_Known]]:
+        """UID -> the instances under it, in the order of their files."""
         query = (
-            select(VaultInstance.sop_instance_uid, ExportFile.id)
+            select(VaultInstance.sop_instance_uid, Instance.id, Instance.pixel_hash, ExportFile.id, ExportFile.state)
             .join(Instance, Instance.id == VaultInstance.instance_id)
             .join(ExportFile, ExportFile.id == Instance.file_id)
-            .where(VaultInstance.sop_instance_uid.in_(uids), ExportFile.state == "ingested")
+            .where(VaultInstance.sop_instance_uid.in_(uids))
+            .order_by(ExportFile.id)
         )
-        return dict(self.session.execute(query).all())
+        known: dict[str, list[_Known]] = defaultdict(list)
+        for uid, instance, pixels, file_id, state in self.session.execute(query):
+            known[uid].append(_Known(instance, pixels, file_id, state))
+        return known
+
+    def _owners(self, studies: set[str]) -> dict[str, tuple[str, str]]:
+        """Study -> whose it is, for those that are there."""
+        query = select(Study.id, Study.patient_id).where(Study.id.in_(studies))
+        return {study: (patient, "") for study, patient in self.session.execute(query)}
+
+    def _file_of(self, study: str) -> str | None:
+        """A file that was taken in for a study."""
+        query = select(Instance.file_id).join(Series).join(ExportFile, ExportFile.id == Instance.file_id)
+        query = query.where(Series.study_id == study, ExportFile.state == "ingested")
+        return self.session.scalar(query.order_by(Instance.file_id).limit(1))
+
+    def _forget(self, files: set[str], kept: set[str]) -> None:
+        """What an earlier run read otherwise from these files goes."""
+        query = select(Instance.id).where(Instance.file_id.in_(files))
+        stale = [instance for instance in self.session.scalars(query) if instance not in kept]
+        if stale:
+            delete_rows(self.session, Instance, id=stale)
 
     def _heads(self, fresh: dict[str, Read], states: dict[str, dict[str, Any]]) -> dict[str, tuple[DicomFile, str]]:
         """The headers of this batch's objects, and the namespace of their numbers; pictures get theirs from a table."""

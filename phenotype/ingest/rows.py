@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from db.tables import (
@@ -18,9 +19,9 @@ from db.tables import (
     VaultSeries,
     VaultStudy,
 )
+from phenotype.identity import content_hash, fold, shifted, surrogate
 from phenotype.ingest.arrays import LOCALISER
 from phenotype.ingest.contents import DicomFile, Record, day
-from phenotype.identity import content_hash, fold, shifted, surrogate
 
 PICTURE = "picture"  # stands for the SOP class of what has none
 _ORDER = (Patient, VaultPatient, Study, VaultStudy, Series, VaultSeries, Instance, VaultInstance, Report, VaultReport)
@@ -39,69 +40,79 @@ class Rows:
         self.of[table].setdefault(key, values)
 
 
-def add_object(rows: Rows, key: bytes, file_id: str, content: str, head: DicomFile, namespace: str = "") -> None:
-    """The patient, study, series and instance of one object.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The surrogates of an object, and of all that it belongs to."""
 
-    `content` is the file's keyed hash: two objects of one UID and different content are two instances. `namespace`
-    keeps apart numbers that mean something within one delivery only.
+    patient: str
+    study: str
+    series: str
+    instance: str
+    pixels: str  # keyed hash
+
+
+def place(key: bytes, content: str, head: DicomFile, namespace: str = "") -> Place:
+    """Where an object belongs.
+
+    Its own surrogate comes from its UID, its pixels and what decides its place: an object sent again, in other bytes
+    but with the same pixels and the same place, is the same instance; anything else under its UID is another.
+    `content` is the file's keyed hash and stands for the pixels of what has none of its own. `namespace` keeps apart
+    numbers that mean something within one delivery only.
     """
-    where = (namespace, head.issuer, head.patient_number)
-    if head.study_uid:
-        study_id = surrogate(key, "study", head.study_uid)
-    else:
-        study_id = surrogate(key, "study without uid", *where, *_examination(head))
-    # nobody's number is nobody's: unknown patients are never taken for one another
-    patient_id = surrogate(key, "patient", *where) if head.patient_number else surrogate(key, "patient of", study_id)
-    told = (head.series_uid,) if head.series_uid else (head.modality, head.series_number, head.frame_of_reference)
-    series_id = surrogate(key, "series" if head.series_uid else "series without uid", study_id, *told)
-    instance_id = surrogate(key, "instance", head.sop_uid, content)
+    patient, study, series = _place(
+        key, namespace, head.issuer, head.patient_number, head.study_uid, head.series_uid, head.modality,
+        head.series_number, head.frame_of_reference, *("" if head.study_uid else part for part in _examination(head)),
+    )  # fmt: skip
+    decides = (
+        *(head.sop_class, head.number, head.rows, head.columns, head.frames, head.localiser),
+        *(head.position, head.orientation, head.spacing, head.thickness, head.accession, head.study_date),
+    )
+    pixels = content_hash(key, head.pixel_digest) if head.pixel_digest else content
+    instance = surrogate(key, "instance", head.sop_uid, pixels, patient, series, repr(decides))
+    return Place(patient, study, series, instance, pixels)
 
-    rows.add(Patient, patient_id, id=patient_id, sex=head.sex, fold=fold(key, patient_id))
-    rows.add(
-        VaultPatient,
-        patient_id,
-        patient_id=patient_id,
-        record_number=head.patient_number,
-        issuer=head.issuer,
-        name=head.patient_name,
-        birth_date=head.birth_date,
-    )
-    rows.add(
-        Study,
-        study_id,
-        id=study_id,
-        patient_id=patient_id,
-        shifted_date=shifted(key, patient_id, day(head.study_date)),
-        age_years=head.age_years,
-    )
-    rows.add(
-        VaultStudy,
-        study_id,
-        study_id=study_id,
-        study_uid=head.study_uid,
-        accession=head.accession,
-        study_date=head.study_date,
-        study_time=head.study_time,
-        description=head.study_description,
-    )
-    rows.add(
-        Series,
-        series_id,
-        id=series_id,
-        study_id=study_id,
-        modality=head.modality,
-        modality_basis=head.modality_basis,
-        body_part=head.body_part,
-        body_part_basis=head.body_part_basis,
-    )
-    rows.add(
-        VaultSeries, series_id, series_id=series_id, series_uid=head.series_uid, description=head.series_description
-    )
+
+@lru_cache(maxsize=4096)  # the thousand slices of a study ask the same
+def _place(
+    key: bytes, namespace: str, issuer: str, number: str, study_uid: str, series_uid: str, modality: str,
+    series_number: str, frame_of_reference: str, *examination: str,
+) -> tuple[str, str, str]:  # fmt: skip
+    where = (namespace, issuer, number)
+    if study_uid:
+        study = surrogate(key, "study", study_uid)
+    else:
+        study = surrogate(key, "study without uid", *where, *examination)
+    # nobody's number is nobody's: unknown patients are never taken for one another
+    patient = surrogate(key, "patient", *where) if number else surrogate(key, "patient of", study)
+    told = (series_uid,) if series_uid else (modality, series_number, frame_of_reference)
+    series = surrogate(key, "series" if series_uid else "series without uid", study, *told)
+    return patient, study, series
+
+
+def add_object(rows: Rows, key: bytes, file_id: str, at: Place, head: DicomFile, owner: str) -> None:
+    """The patient, study, series and instance of one object. `owner` is the patient whose study it is: of an object
+    under another name no patient is written down."""
+    if at.study not in rows.of[Study] and at.patient == owner:
+        _add_study(rows, key, at, head)
+    if at.series not in rows.of[Series]:
+        rows.add(
+            Series,
+            at.series,
+            id=at.series,
+            study_id=at.study,
+            modality=head.modality,
+            modality_basis=head.modality_basis,
+            body_part=head.body_part,
+            body_part_basis=head.body_part_basis,
+        )
+        rows.add(
+            VaultSeries, at.series, series_id=at.series, series_uid=head.series_uid, description=head.series_description
+        )
     rows.add(
         Instance,
-        instance_id,
-        id=instance_id,
-        series_id=series_id,
+        at.instance,
+        id=at.instance,
+        series_id=at.series,
         file_id=file_id,
         sop_class=head.sop_class,
         number=head.number,
@@ -109,7 +120,7 @@ def add_object(rows: Rows, key: bytes, file_id: str, content: str, head: DicomFi
         columns=head.columns,
         frames=head.frames,
         transfer_syntax=head.transfer_syntax,
-        pixel_hash=content_hash(key, head.pixel_digest) if head.pixel_digest else None,
+        pixel_hash=at.pixels,
         acquisition=head.acquisition,
         lossy=head.lossy,
         burned_in=head.burned_in,
@@ -120,7 +131,38 @@ def add_object(rows: Rows, key: bytes, file_id: str, content: str, head: DicomFi
         spacing=_list(head.spacing),
         thickness=head.thickness,
     )
-    rows.add(VaultInstance, instance_id, instance_id=instance_id, sop_instance_uid=head.sop_uid)
+    rows.add(VaultInstance, at.instance, instance_id=at.instance, sop_instance_uid=head.sop_uid)
+
+
+def _add_study(rows: Rows, key: bytes, at: Place, head: DicomFile) -> None:
+    rows.add(Patient, at.patient, id=at.patient, sex=head.sex, fold=fold(key, at.patient))
+    rows.add(
+        VaultPatient,
+        at.patient,
+        patient_id=at.patient,
+        record_number=head.patient_number,
+        issuer=head.issuer,
+        name=head.patient_name,
+        birth_date=head.birth_date,
+    )
+    rows.add(
+        Study,
+        at.study,
+        id=at.study,
+        patient_id=at.patient,
+        shifted_date=shifted(key, at.patient, day(head.study_date)),
+        age_years=head.age_years,
+    )
+    rows.add(
+        VaultStudy,
+        at.study,
+        study_id=at.study,
+        study_uid=head.study_uid,
+        accession=head.accession,
+        study_date=head.study_date,
+        study_time=head.study_time,
+        description=head.study_description,
+    )
 
 
 def _examination(head: DicomFile) -> tuple[str, ...]:
@@ -156,14 +198,25 @@ def picture_head(uid: str, rows: int, columns: int, listed: Record, modality: st
     )
 
 
+WHOLE = ("", "final")  # what is delivered without a word about its state counts as final
+
+
 def report_id(key: bytes, row: Record) -> str:
-    """The same words about the same examination are one report; other words about it are another."""
-    return surrogate(key, "report", row.patient, row.accession, row.text)
+    """The same words about the same examination are one report, in whatever format they came; other words about it are
+    another, and so is the same text as a preliminary, corrected, added or cancelled version."""
+    status = "" if row.status in WHOLE else row.status
+    return surrogate(
+        key, "report", row.patient, row.accession or row.study_uid, row.text, *([status] if status else [])
+    )
 
 
 def thread_of(key: bytes, identity: str, row: Record) -> str:
-    """What the versions of one report share; a report without a name of its own is the only version of itself."""
-    return surrogate(key, "thread", row.patient, row.key) if row.key else identity
+    """What the versions of one report share: the source's name for it, or the examination where the source tells
+    versions apart; a report of which neither is said is the only version of itself."""
+    if row.key:
+        return surrogate(key, "thread", row.key)
+    about = row.accession or row.study_uid
+    return surrogate(key, "thread about", row.patient, about) if row.status and about else identity
 
 
 def add_report(rows: Rows, key: bytes, identity: str, file_id: str, row: Record, kind: str, language: str) -> None:

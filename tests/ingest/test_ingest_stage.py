@@ -104,7 +104,7 @@ def test_every_file_ends_in_one_state(database, small_export, ingest, states):
     found = states(database)
     assert found["cut.dcm"] == ("quarantined", "truncated") and found["readme"] == ("quarantined", "not_dicom")
     assert found["sr"] == ("ignored", "not_an_image:BasicTextSRStorage")
-    assert found["twice"] == ("duplicate", "") and found["zz_other_content"] == ("conflict", "same_uid")
+    assert found["twice"] == ("duplicate", "") and found["zz_other_content"] == ("conflict", "other_pixels")
     records = values(database, select(ExportRecord.number, ExportRecord.state, ExportRecord.reason))
     assert sorted(records) == [
         (1, "ingested", ""),

@@ -1,0 +1,4 @@
+"""The plan of abuse: faults made on purpose, in small counts by pytest, in large ones by `python -m tests.abuse`.
+
+Modules here import each other as `abuse.X`, with tests/ on the path: pytest puts it there, and so does __main__.
+"""
