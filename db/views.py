@@ -40,7 +40,7 @@ SELECT row_number() OVER (ORDER BY f.report_id, f.start, f.concept_id) AS note_n
     || CASE f.count WHEN '' THEN '' ELSE ';count=' || f.count END
     || CASE f.change WHEN '' THEN '' ELSE ';change=' || f.change END AS term_modifiers
 FROM finding f JOIN current_run c ON c.id = f.run_id JOIN run r ON r.id = f.run_id
-JOIN concept k ON k.id = f.concept_id
+JOIN current_report v ON v.id = f.report_id JOIN concept k ON k.id = f.concept_id
 """
 
 # The version of each report that counts: the last whole one, a preliminary one only until there is a better, with the
@@ -118,13 +118,15 @@ SELECT r.study_id AS study, s.patient_id AS patient, f.report_id AS report, k.na
   f.severity, f.size_mm, f.prior_size_mm, f.count, f.change, f.section, f.start AS text_start, f."end" AS text_end,
   f.cue_start, f.cue_end, f.rule, f.concept_id AS concept, k.radlex, k.mesh, k.snomed
 FROM finding f JOIN current_run c ON c.id = f.run_id JOIN concept k ON k.id = f.concept_id
-JOIN report r ON r.id = f.report_id LEFT JOIN study s ON s.id = r.study_id LEFT JOIN site p ON p.id = f.site
+JOIN report r ON r.id = f.report_id JOIN current_report v ON v.id = r.id
+LEFT JOIN study s ON s.id = r.study_id LEFT JOIN site p ON p.id = f.site
 """,
     "modifier_view": """
 SELECT r.study_id AS study, s.patient_id AS patient, m.report_id AS report, k.name AS finding, m.kind, m.value,
   m.start AS words_start, m."end" AS words_end, m.finding_start AS text_start, m.concept_id AS concept
 FROM modifier m JOIN current_run c ON c.id = m.run_id JOIN concept k ON k.id = m.concept_id
-JOIN report r ON r.id = m.report_id LEFT JOIN study s ON s.id = r.study_id
+JOIN report r ON r.id = m.report_id JOIN current_report v ON v.id = r.id
+LEFT JOIN study s ON s.id = r.study_id
 """,
     "site_view": """
 SELECT p.id AS site, p.name, p.kind, p.parent, q.name AS parent_name, p.radlex, p.snomed
@@ -144,7 +146,8 @@ SELECT DISTINCT r.study_id AS study, s.patient_id AS patient, f.report_id AS rep
   f.temporality, f.experiencer, p.id AS site, p.name AS site_name, p.kind, f.side, f.start AS text_start,
   f.concept_id AS concept
 FROM finding f JOIN current_run c ON c.id = f.run_id JOIN concept k ON k.id = f.concept_id
-JOIN report r ON r.id = f.report_id LEFT JOIN study s ON s.id = r.study_id
+JOIN report r ON r.id = f.report_id JOIN current_report v ON v.id = r.id
+LEFT JOIN study s ON s.id = r.study_id
 JOIN modifier m ON m.run_id = f.run_id AND m.report_id = f.report_id AND m.finding_start = f.start
   AND m.concept_id = f.concept_id AND m.kind = 'site'
 JOIN site p ON p.id = m.value
@@ -155,7 +158,8 @@ SELECT r.study_id AS study, s.patient_id AS patient, t.report_id AS report, k.na
   CASE t.said WHEN '' THEN 'not mentioned' ELSE t.said END AS said, t.probability,
   CASE t.said WHEN 'present' THEN 1 - t.probability ELSE t.probability END AS surprise, t.concept_id AS concept
 FROM text_score t JOIN current_run c ON c.id = t.run_id JOIN concept k ON k.id = t.concept_id
-JOIN report r ON r.id = t.report_id LEFT JOIN study s ON s.id = r.study_id
+JOIN report r ON r.id = t.report_id JOIN current_report v ON v.id = r.id
+LEFT JOIN study s ON s.id = r.study_id
 WHERE (t.said IN ('', 'absent') AND t.probability >= 0.3) OR (t.said = 'present' AND t.probability < 0.1)
 """,
     "label_view": """

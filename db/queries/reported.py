@@ -7,6 +7,7 @@ from datetime import date, datetime
 from sqlalchemy import column, select, table, tuple_
 from sqlalchemy.orm import Session
 
+from db.queries.versions import CURRENT
 from db.tables import Concept, Finding, Modifier, Reading, Report, Run, Site, Study
 
 _CHUNK = 500  # reports
@@ -72,6 +73,7 @@ def reports(session: Session) -> Iterator[ReportFindings]:
         .add_columns(Reading.language)
         .join(Run, Run.id == Reading.run_id)
         .join(Report, Report.id == Reading.report_id)
+        .join(CURRENT, CURRENT.c.id == Report.id)
         .outerjoin(Study, Study.id == Report.study_id)
         .where(Reading.run_id.in_(current))
         .order_by(Report.id, Reading.run_id)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from db.queries.labels import PATHOLOGY
 from db.queries.sentences import read_reports as reports_of
+from db.queries.versions import CURRENT
 from db.tables import (
     Cohort,
     CohortStudy,
@@ -205,12 +206,14 @@ class LabelStudies(Stage):
         return replace(stage, second=next(fitting, ""))
 
     def subjects(self) -> Subjects:
-        """Studies with reports that were read; one with a new report since is labelled again."""
+        """Studies with reports that were read; one whose current reports are others since is labelled again."""
         read = and_(Task.run_id == self.findings, Task.state == "done", Task.subject_id == Report.id)
-        count = cast(func.count(Report.id), String)
+        counted = cast(func.count(CURRENT.c.id), String)
+        version = counted + func.coalesce(func.min(CURRENT.c.id) + func.max(CURRENT.c.id), "")
         return (
-            select(Report.study_id, count)
+            select(Report.study_id, version)
             .join(Task, read)
+            .outerjoin(CURRENT, CURRENT.c.id == Report.id)
             .where(Report.study_id.is_not(None))
             .group_by(Report.study_id)
         )
@@ -220,6 +223,7 @@ class LabelStudies(Stage):
         query = select(Report.study_id, *(getattr(Finding, name) for name in _SAID)).join(
             Report, Report.id == Finding.report_id
         )
+        query = query.join(CURRENT, CURRENT.c.id == Report.id)
         query = query.where(Finding.run_id == self.findings, Report.study_id.in_(ids))
         parents = {row.id: row.parent for row in session.execute(select(Concept.id, Concept.parent))}
         mentions: dict[str, list[Said]] = {study: [] for study in ids}
@@ -227,7 +231,7 @@ class LabelStudies(Stage):
         for study, *said in rows:
             mentions[study].append(Said(*said))
         scores = select(Report.study_id, TextScore.concept_id, func.max(TextScore.probability))
-        scores = scores.join(Report, Report.id == TextScore.report_id)
+        scores = scores.join(Report, Report.id == TextScore.report_id).join(CURRENT, CURRENT.c.id == Report.id)
         scores = scores.where(TextScore.run_id == self.second, Report.study_id.in_(ids))
         second: dict[str, dict[str, float]] = {study: {} for study in ids}
         pairs: Iterable[Any] = session.execute(scores.group_by(Report.study_id, TextScore.concept_id))

@@ -12,11 +12,12 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
 import pydicom
+from pydicom.datadict import DicomDictionary
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID
@@ -25,21 +26,40 @@ from phenotype.imaging.files import Unreadable
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # its messages quote values
 
-PIXEL_DATA = 0x7FE00010
+PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA = 0x7FE00010, 0x7FE00008, 0x7FE00009
 IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 DEFLATED = frozenset({"1.2.840.10008.1.2.1.99"})
 NATIVE = frozenset({IMPLICIT, EXPLICIT, BIG}) | DEFLATED  # pixels stand as they are, without a codestream
+# The pixels lie on a server that the object names; the second of each pair is deflated as well
+JPIP = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (94, 95, 204, 205))
 MAX_INFLATED = 1 << 30
 MAX_DEPTH = 32  # of sequences in sequences
 
 _UNDEFINED = 0xFFFFFFFF
-_ITEM, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
-_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_SHORT, _LONG, _SEQUENCE, _UNKNOWN = range(4)
+_KINDS = (
+    dict.fromkeys("AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split(), _SHORT)
+    | dict.fromkeys("OB OD OF OL OV OW SV UC UR UT UV".split(), _LONG)
+    | {"SQ": _SEQUENCE, "UN": _UNKNOWN}
+)
+_KIND = {vr.encode(): kind for vr, kind in _KINDS.items()}
+_BLANK_VRS = frozenset({b"  ", b"??", b"--"})  # seen in the field for an element of unknown type: a short length follows
+_SEQUENCES = frozenset(tag for tag, entry in DicomDictionary.items() if entry[0] == "SQ")
+_STRUCTS = {
+    little: tuple(struct.Struct(order + form).unpack_from for form in ("HHI", "HH2sH", "I"))
+    for little, order in ((True, "<"), (False, ">"))
+}
+
+Span = tuple[bytes, int, int]  # VR (empty where it is implicit), start and end of the value
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The data set of a file: `body[start:]`, inflated where it was deflated, and what the file's meta header says."""
+    """The data set of a file: `body[start:]`, inflated where it was deflated, and what the file's meta header says.
+
+    `head` is where the meta header ends in the file itself.
+    """
 
     body: bytes
     start: int
@@ -48,6 +68,7 @@ class Layout:
     transfer_syntax: str
     sop_class: str
     sop_instance: str
+    head: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +82,18 @@ class Element:
     fragments: tuple[tuple[int, int], ...] | None = None
 
 
+@dataclass(slots=True)
+class Index:
+    """Where the elements at the top of a data set, or of an item, lie.
+
+    spans      by tag; of an element that stands there twice, the last
+    fragments  (start, end) of the items of those of undefined length that are no sequence: coded pixels
+    """
+
+    spans: dict[int, Span] = field(default_factory=dict)
+    fragments: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """No warnings within: those of pydicom quote the values that they are about."""
@@ -72,41 +105,60 @@ def quiet() -> Iterator[None]:
 def layout(data: bytes) -> Layout:
     """Find the data set in the bytes of a file, with or without preamble and meta header.
 
-    Raises `Unreadable`: "not_dicom", "truncated", "inflation" (broken, or larger than a gigabyte).
+    Raises `Unreadable`: "not_dicom", "truncated", "bad_structure", "inflation" (broken, or larger than a gigabyte),
+    "jpip" (an object without pixels, which lie on a server).
     """
-    position = 132 if data[128:132] == b"DICM" else 0
+    position = 132 if data[128:132] == b"DICM" else 4 if data[:4] == b"DICM" else 0
     if position == 0 and not _looks_bare(data):
         raise Unreadable("not_dicom", "neither the DICM prefix nor a bare data set")
-    meta: dict[int, str] = {}
-    while data[position : position + 2] == b"\x02\x00":
-        implicit = not _is_vr(data[position + 4 : position + 6])
-        element = _element(data, position, implicit, True)
-        meta[element.tag] = data[element.start : element.end].decode("ascii", "replace").strip(" \0")
-        position = element.end
-    syntax, body = meta.get(0x00020010, ""), data
+    meta, position = _meta(data, position)
+    syntax, body, head = meta.get(0x00020010, ""), data, position
+    if syntax in JPIP:
+        raise Unreadable("jpip", "the pixels lie on a server")
     if syntax in DEFLATED:
         body, position = _inflate(data, position), 0
     little = syntax != BIG and not (not syntax and body[position : position + 2] == b"\0\x08")
     implicit = not _is_vr(body[position + 4 : position + 6])  # the bytes are believed before the declaration
     if not syntax:
         syntax = IMPLICIT if implicit else EXPLICIT if little else BIG
-    return Layout(body, position, implicit, little, syntax, meta.get(0x00020002, ""), meta.get(0x00020003, ""))
+    return Layout(body, position, implicit, little, syntax, meta.get(0x00020002, ""), meta.get(0x00020003, ""), head)
 
 
-def elements(where: Layout) -> Iterator[Element]:
-    """The elements at the top of the data set, in order, by their lengths alone.
+def index(where: Layout) -> Index:
+    """Where the elements at the top of the data set lie, after one walk over all of it by lengths alone. Sequences are
+    walked too, so that whatever parses them later finds them whole and not nested too deeply.
 
     Raises `Unreadable`: "truncated" (an element ends behind the end of the file), "bad_structure".
     """
-    body, position = where.body, where.start
-    while position < len(body):
-        if len(body) - position < 8 or body[position : position + 4] == b"\0\0\0\0":
-            if any(body[position:]):  # zeros behind the last element are padding
-                raise Unreadable("truncated", "the file ends inside an element")
-            return
-        element = _element(body, position, where.implicit, where.little)
-        yield element
-        position = element.end
+    found = Index()
+    try:
+        _walk(where.body, where.start, len(where.body), where.implicit, where.little, 0, found)
+    except struct.error:
+        raise Unreadable("truncated", "the file ends inside an element") from None
+    return found
+
+
+def items(where: Layout, found: Index, tag: int) -> list[Index]:
+    """The elements of each item of a sequence at the top of the data set; empty where there is none."""
+    span = found.spans.get(tag)
+    if span is None:
+        return []
+    vr, start, end = span
+    inside: list[Index] = []
+    implicit = where.implicit or vr == b"UN"
+    try:
+        _sequence(where.body, start, end, implicit, where.little, 1, inside=inside)
+    except (struct.error, Unreadable):  # an opaque value in place of a sequence
+        return []
+    return inside
+
+
+def elements(where: Layout) -> Iterator[Element]:
+    """The elements at the top of the data set, in order. Raises as `index` does, before the first one."""
+    found = index(where)
+    for tag, (vr, start, end) in found.spans.items():
+        parts = found.fragments.get(tag)
+        yield Element(tag, vr, start, end, None if parts is None else tuple(parts))
 
 
 def dataset(where: Layout, stop: int | None = None) -> Any:
@@ -133,21 +185,30 @@ def dataset(where: Layout, stop: int | None = None) -> Any:
     return read
 
 
-def codestream_size(data: bytes) -> tuple[int, int] | None:
+def codestream_size(data: bytes | memoryview) -> tuple[int, int] | None:
     """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 codestream declares of itself; None for anything else."""
+    shape = codestream_shape(data)
+    return None if shape is None else shape[:2]
+
+
+def codestream_shape(data: bytes | memoryview) -> tuple[int, int, int, int] | None:
+    """(rows, columns, components, bits of the first one) that a JPEG, JPEG-LS or JPEG 2000 codestream declares of
+    itself; None for anything else."""
+    if data[:12] == b"\0\0\0\x0cjP  \r\n\x87\n":  # the boxes of a JP2 file about it: not allowed, but seen
+        data = data[max(bytes(data[:4096]).find(b"\xff\x4f\xff\x51"), 0) :]
     if data[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: SIZ follows SOC
-        if len(data) < 24:
+        if len(data) < 43:
             return None
         right, bottom, left, top = struct.unpack(">4I", data[8:24])
-        return bottom - top, right - left
+        return bottom - top, right - left, int.from_bytes(data[40:42], "big"), (data[42] & 0x7F) + 1
     position = 2
-    while data[:2] == b"\xff\xd8" and position + 9 <= len(data):
+    while data[:2] == b"\xff\xd8" and position + 10 <= len(data):
         if data[position] != 0xFF:
             return None
         marker = data[position + 1]
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a start of frame
-            rows, columns = struct.unpack(">2H", data[position + 5 : position + 9])
-            return rows, columns
+            bits, rows, columns, components = struct.unpack(">BHHB", data[position + 4 : position + 10])
+            return rows, columns, components, bits
         position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return None
 
@@ -165,10 +226,31 @@ def _is_vr(data: bytes) -> bool:
     return len(data) == 2 and data.isalpha() and data.isupper()
 
 
+def _meta(data: bytes, position: int) -> tuple[dict[int, str], int]:
+    """The meta header as text by tag, and where it ends. It is always little endian; implicit only by mistake."""
+    implicit_head, explicit_head, long_length = _STRUCTS[True]
+    meta: dict[int, str] = {}
+    try:
+        while data[position : position + 2] == b"\x02\x00":
+            group, number, vr, length = explicit_head(data, position)
+            start = position + 8
+            if not _is_vr(vr):
+                length = implicit_head(data, position)[2]
+            elif _KIND.get(vr, _SHORT) != _SHORT:
+                (length,), start = long_length(data, start), position + 12
+            position = start + length
+            if position > len(data):
+                raise Unreadable("truncated", "the file ends inside its meta header")
+            meta[group << 16 | number] = data[start:position].decode("ascii", "replace").strip(" \0")
+    except struct.error:
+        raise Unreadable("truncated", "the file ends inside its meta header") from None
+    return meta, position
+
+
 def _inflate(data: bytes, start: int) -> bytes:
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        body = machine.decompress(data[start:], MAX_INFLATED)
+        body = machine.decompress(memoryview(data)[start:], MAX_INFLATED)
     except zlib.error:
         raise Unreadable("inflation", "the deflated data set is broken") from None
     if not machine.eof:
@@ -176,54 +258,141 @@ def _inflate(data: bytes, start: int) -> bytes:
     return body
 
 
-def _element(body: bytes, position: int, implicit: bool, little: bool, depth: int = 0) -> Element:
-    order = "<" if little else ">"
-    try:
-        group, number = struct.unpack_from(order + "HH", body, position)
-        tag, vr = group << 16 | number, b""
-        if implicit or group == 0xFFFE:
-            (length,) = struct.unpack_from(order + "I", body, position + 4)
-            start = position + 8
+def _walk(
+    body: bytes,
+    position: int,
+    end: int,
+    implicit: bool,
+    little: bool,
+    depth: int,
+    found: Index | None = None,
+    delimited: bool = False,
+) -> int:
+    """Walk the elements from `position` to `end`, or to the delimiter of their item, and return where that is. This
+    loop is what reading a header costs, hence the local names and plain tuples."""
+    implicit_head, explicit_head, long_length = _STRUCTS[little]
+    kind_of, sequences = _KIND.get, _SEQUENCES
+    spans = {} if found is None else found.spans
+    vr = b""
+    while position < end:
+        if end - position < 8:
+            return _tail(body, position, end, depth)
+        start = position + 8
+        if implicit:
+            group, number, length = implicit_head(body, position)
+            tag = group << 16 | number
+            kind = _SEQUENCE if tag in sequences else _LONG
         else:
-            vr = body[position + 4 : position + 6]
-            if not _is_vr(vr):
+            group, number, vr, length = explicit_head(body, position)
+            tag = group << 16 | number
+            kind = kind_of(vr)
+        if group == 0xFFFE:
+            if tag == _ITEM_END and delimited:
+                return start
+            if depth:
+                raise Unreadable("bad_structure", "something else than an element in an item")
+            kind, length = _LONG, implicit_head(body, position)[2]
+        elif tag == 0:
+            return _tail(body, position, end, depth)
+        elif kind:  # all but those with a short length
+            if not implicit:
+                (length,) = long_length(body, start)
+                start += 4
+        elif kind is None and not vr.isupper():  # unknown ones in capitals have a short length
+            if depth and vr not in _BLANK_VRS:
+                length, vr = implicit_head(body, position)[2], b""  # some writers change to implicit in an item
+                kind = _SEQUENCE if tag in sequences else _LONG
+            elif vr not in _BLANK_VRS:
                 raise Unreadable("bad_structure", "an element without value representation")
-            long = vr in _LONG
-            (length,) = struct.unpack_from(order + ("I" if long else "H"), body, position + (8 if long else 6))
-            start = position + (12 if long else 8)
-    except struct.error:
-        raise Unreadable("truncated", "the file ends inside an element") from None
-    if length == _UNDEFINED:
-        # PS3.5 6.2.2: UN of undefined length holds a sequence in implicit VR
-        end, fragments = _items(body, start, implicit or vr == b"UN", little, depth + 1)
-        return Element(tag, vr, start, end, fragments if tag == PIXEL_DATA else None)
-    if start + length > len(body):
-        raise Unreadable("truncated", "an element ends behind the end of the file")
-    return Element(tag, vr, start, start + length)
+        if length == _UNDEFINED:
+            stop, parts = _undefined(body, start, end, implicit or not vr, little, depth, kind)
+            if found is not None and parts is not None:
+                found.fragments[tag] = parts
+        else:
+            stop = start + length
+            if stop > end:
+                if stop > len(body):
+                    raise Unreadable("truncated", "an element ends behind the end of the file")
+                raise Unreadable("bad_structure", "an element ends behind the end of its item")
+            if kind == _SEQUENCE and length:
+                _sequence(body, start, stop, implicit or not vr, little, depth + 1)
+        spans[tag] = vr, start, stop
+        position = stop
+    if delimited:
+        raise Unreadable("truncated", "the file ends inside a sequence")
+    return position
 
 
-def _items(
-    body: bytes, position: int, implicit: bool, little: bool, depth: int
-) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """The end of a sequence of undefined length that starts at `position`, and where its items of known length lie."""
+def _tail(body: bytes, position: int, end: int, depth: int) -> int:
+    """Zeros behind the last element are padding; anything else is an element cut off."""
+    if depth:
+        raise Unreadable("bad_structure", "an element ends behind the end of its item")
+    if any(body[position:end]):
+        raise Unreadable("truncated", "the file ends inside an element")
+    return end
+
+
+def _undefined(
+    body: bytes, start: int, end: int, implicit: bool, little: bool, depth: int, kind: int | None
+) -> tuple[int, list[tuple[int, int]] | None]:
+    """The end of an element of undefined length, and where its items lie unless it is a sequence."""
+    if kind == _UNKNOWN:
+        try:  # PS3.5 6.2.2: UN of undefined length holds a sequence in implicit VR; some writers leave it explicit
+            return _sequence(body, start, end, True, little, depth + 1, True), None
+        except (Unreadable, struct.error):
+            return _sequence(body, start, end, implicit, little, depth + 1, True), None
+    if kind == _SEQUENCE:
+        return _sequence(body, start, end, implicit, little, depth + 1, True), None
+    parts: list[tuple[int, int]] = []
+    return _sequence(body, start, end, implicit, little, depth + 1, True, parts), parts
+
+
+def _sequence(
+    body: bytes,
+    position: int,
+    end: int,
+    implicit: bool,
+    little: bool,
+    depth: int,
+    delimited: bool = False,
+    parts: list[tuple[int, int]] | None = None,
+    inside: list[Index] | None = None,
+) -> int:
+    """Walk the items from `position` to `end`, or to the delimiter of their sequence, and return where that is.
+
+    Into `parts` goes where items of known length lie, which are then not walked: fragments of coded pixels. Into
+    `inside` go the elements of each item.
+    """
     if depth > MAX_DEPTH:
         raise Unreadable("bad_structure", "sequences nested too deeply")
-    header = struct.Struct("<HHI" if little else ">HHI")
-    item_end = header.pack(0xFFFE, 0xE00D, 0)[:4]
-    items: list[tuple[int, int]] = []
-    while position + 8 <= len(body):
-        group, number, length = header.unpack_from(body, position)
+    head = _STRUCTS[little][0]
+    while position < end:
+        if end - position < 8:
+            break
+        group, number, length = head(body, position)
         tag = group << 16 | number
         position += 8
-        if tag == _SEQUENCE_END:
-            return position, tuple(items)
         if tag != _ITEM:
+            if tag == _SEQUENCE_END and (delimited or position == end):
+                return position
             raise Unreadable("bad_structure", "something else than an item in a sequence")
-        if length != _UNDEFINED:
-            items.append((position, position + length))
-            position += length
+        found = None
+        if inside is not None:
+            found = Index()
+            inside.append(found)
+        if length == _UNDEFINED:
+            position = _walk(body, position, end, implicit, little, depth, found, True)
             continue
-        while body[position : position + 4] != item_end:  # at the end of the file `_element` says so
-            position = _element(body, position, implicit, little, depth).end
-        position += 8
-    raise Unreadable("truncated", "the file ends inside a sequence")
+        stop = position + length
+        if stop > end:
+            if stop > len(body):
+                raise Unreadable("truncated", "the file ends inside a sequence")
+            raise Unreadable("bad_structure", "an item ends behind the end of its sequence")
+        if parts is not None:
+            parts.append((position, stop))
+        else:
+            _walk(body, position, stop, implicit, little, depth, found)
+        position = stop
+    if position == end and not delimited:
+        return position
+    raise Unreadable("truncated" if end == len(body) else "bad_structure", "the file ends inside a sequence")

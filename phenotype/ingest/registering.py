@@ -40,7 +40,7 @@ def register(database: Database, source: Path) -> Registered:
         insert_rows(session, VaultExport, [{"export_id": export_id, "path": where, "origin": ""}])
     files = new = 0
     for chunk in chunks(sources.walk(source)):
-        rows, places = zip(*(_ledger(key, export_id, found) for found in chunk), strict=True)
+        rows, places = zip(*(ledger_rows(key, export_id, found) for found in chunk), strict=True)
         tables = {row["id"] for row, found in zip(rows, chunk, strict=True) if sources.is_table(found.inner)}
         with database.writing() as session:
             known = set(session.scalars(select(ExportFile.id).where(ExportFile.id.in_(tables))))
@@ -52,7 +52,8 @@ def register(database: Database, source: Path) -> Registered:
     return Registered(export_id, files, new)
 
 
-def _ledger(key: bytes, export_id: str, found: sources.Found) -> tuple[dict[str, Any], dict[str, Any]]:
+def ledger_rows(key: bytes, export_id: str, found: sources.Found) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The rows of a file in ExportFile and VaultExportFile."""
     ref = found.ref
     # a file that was replaced since is another file of the delivery
     file_id = surrogate(key, "file", export_id, ref.path, ref.member, str(found.size), str(found.modified))

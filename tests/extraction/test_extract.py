@@ -24,7 +24,8 @@ def add(database, **texts):
     with database.writing() as session:
         for report, told in texts.items():
             words, language = told if isinstance(told, tuple) else (told, "")
-            session.add(Report(id=report, study_id=STUDY[1], file_id=TABLE_FILE, language=language, length=len(words)))
+            told = {"language": language, "thread": report, "length": len(words)}
+            session.add(Report(id=report, study_id=STUDY[1], file_id=TABLE_FILE, **told))
             session.flush()
             session.add(VaultReport(report_id=report, accession="", text=words))
 

@@ -492,17 +492,20 @@ def test_which_study_a_report_belongs_to():
     def study(name: str, patient: str = "", *, uid: bool = True, here: bool = False) -> Candidate:
         return Candidate(name, uid, patient, here)
 
-    assert choose("P1", []) == ("unmatched", None)
+    assert choose("P1", []) == ("unmatched", None, "")
     assert (
-        choose("", [study("a")]) == choose("P1", [study("a")]) == choose("P1", [study("a", "P1")]) == ("matched", "a")
+        choose("", [study("a")])
+        == choose("P1", [study("a")])
+        == choose("P1", [study("a", "P1")])
+        == ("matched", "a", "accession")
     )
-    assert choose("P1", [study("a", "P2")]) == ("ambiguous", None)  # an accession number used again
-    assert choose("", [study("a", "P1"), study("b", "P2")]) == ("ambiguous", None)
-    assert choose("P2", [study("a", "P1"), study("b", "P2")]) == ("matched", "b")
-    assert choose("", [study("a", here=True), study("b")]) == ("matched", "a")
-    assert choose("P1", [study("a", "P1"), study("b", "P1")]) == ("ambiguous", None)
-    assert choose("", [study("a", uid=False)]) == ("unmatched", None)
-    assert choose("", [study("a", uid=False, here=True)]) == ("matched", "a")
+    assert choose("P1", [study("a", "P2")]) == ("ambiguous", None, "")  # an accession number used again
+    assert choose("", [study("a", "P1"), study("b", "P2")]) == ("ambiguous", None, "")
+    assert choose("P2", [study("a", "P1"), study("b", "P2")]) == ("matched", "b", "accession")
+    assert choose("", [study("a", here=True), study("b")]) == ("matched", "a", "accession")
+    assert choose("P1", [study("a", "P1"), study("b", "P1")]) == ("ambiguous", None, "")
+    assert choose("", [study("a", uid=False)]) == ("unmatched", None, "")
+    assert choose("", [study("a", uid=False, here=True)]) == ("matched", "a", "accession")
 
 
 def test_a_multiframe_is_a_volume_or_frames(database, ingest, tmp_path):

@@ -1,0 +1,222 @@
+"""The folder that a live PACS fills: an object is written beside, made durable, read back and renamed.
+
+A name that stands in the folder is therefore a whole object. Names are surrogates: no UID, no number, no name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydicom.filereader import read_file_meta_info
+from sqlalchemy import select, update
+
+from db.session import Database, vault_key
+from db.tables import Export, VaultExport
+from phenotype.identity import surrogate
+from phenotype.imaging import encoding
+from phenotype.imaging.files import MAX_BYTES, FileRef, Unreadable
+from phenotype.ingest.registering import register
+from phenotype.ingest.sources import Found
+from phenotype.stage import Refused
+
+HEAD = 1 << 18  # bytes at the beginning of an object, which tell what it is
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_UIDS = {0x00080018: "sop", 0x0020000E: "series"}
+
+
+class NotStored(Exception):
+    """An object that did not reach the disk. `reason` is a code: disk_full, disk_error, too_large, read_back."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What an object says it is; empty where it does not say it near its beginning."""
+
+    sop_uid: str
+    series_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """An open folder of received objects, held by this process alone. `folder` is the delivery."""
+
+    export_id: str
+    folder: Path
+    beside: Path  # for what is still on its way; on the same file system, so that a rename is enough
+    key: bytes
+
+    def name(self, *parts: str) -> str:
+        """The name of a file or folder for what `parts` say."""
+        return surrogate(self.key, "received", self.export_id, *parts)
+
+    def arriving(self) -> Arriving:
+        """A new object on its way."""
+        return Arriving(self.beside / secrets.token_hex(8))
+
+
+class Arriving:
+    """An object on its way to the disk. Used as a file that is only written; `keep` or `discard` ends it.
+
+    Nothing raises but `keep`: a full disk is remembered in `reason`, and what comes after it is thrown away, so that
+    whoever sends can be given a proper answer.
+    """
+
+    def __init__(self, path: Path, limit: int = MAX_BYTES) -> None:
+        self.path, self.limit = path, limit
+        self.size, self.head, self.reason = 0, b"", ""
+        self._digest = hashlib.sha256()
+        self._file: BytesIO | int | None = None
+        self._open = False
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._open = True
+        except OSError as error:
+            self._fail(error)
+
+    def write(self, data: bytes) -> int:
+        """Take in the next bytes."""
+        self.size += len(data)
+        if self.size > self.limit and not self.reason:
+            self.reason = "too_large"
+        if not self.reason:
+            if len(self.head) < HEAD:
+                self.head += data[: HEAD - len(self.head)]
+            self._digest.update(data)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+            except OSError as error:
+                self._fail(error)
+        return len(data)
+
+    def keep(self, path: Path) -> bool:
+        """Make the object durable, read it back, and give it its name. False where the same bytes have that name.
+
+        The name itself is durable once `settle` was called for its folder. Raises `NotStored`.
+        """
+        try:
+            if not self.reason:
+                os.fsync(self._descriptor)
+                # read from the disk, not from memory, as far as the system lets us
+                os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                if digest_of(self.path) != self.digest:
+                    self.reason = "read_back"
+            if not self.reason:
+                there = path.exists() and digest_of(path) == self.digest
+                if not there:
+                    self.path.replace(path)
+                return not there
+        except OSError as error:
+            self._fail(error)
+        finally:
+            self.discard()
+        raise NotStored(self.reason)
+
+    def discard(self) -> None:
+        """Forget what came. Without effect on an object that was kept."""
+        if self._open:
+            self._open = False
+            os.close(self._descriptor)
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bytes that came."""
+        return self._digest.hexdigest()
+
+    def _fail(self, error: OSError) -> None:
+        self.reason = "disk_full" if error.errno in _FULL else "disk_error"
+
+
+@contextlib.contextmanager
+def open_inbox(database: Database, home: Path, kind: str, name: str, origin: str) -> Iterator[Inbox]:
+    """The folder of what comes from the source `name`, written down as an export of `kind`.
+
+    `origin`, what was asked for, is added to what was asked for before. Raises Refused("busy") where another process
+    holds the folder.
+    """
+    with database.reading() as session:
+        key = vault_key(session)
+    received = (home / "received").resolve()
+    folder = received / surrogate(key, "source", kind, name)
+    beside = folder.with_suffix(".part")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise Refused("busy", "another process is receiving from this source; wait for it or stop it") from None
+    with lock:
+        shutil.rmtree(beside, ignore_errors=True)  # what a process left behind that was killed
+        beside.mkdir(mode=0o700)
+        export_id = register(database, folder).export_id
+        with database.writing() as session:
+            session.execute(update(Export).where(Export.id == export_id).values(kind=kind))
+            where = VaultExport.export_id == export_id
+            before = session.scalars(select(VaultExport.origin).where(where)).one()
+            lines = list(dict.fromkeys([name, *before.splitlines()[1:], *origin.splitlines()]))
+            session.execute(update(VaultExport).where(where).values(origin="\n".join(lines)))
+        yield Inbox(export_id, folder, beside, key)
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def settle(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def found(path: Path) -> Found:
+    """A received file as the ledger lists it."""
+    stat = path.stat()
+    return Found(FileRef(str(path)), stat.st_size, stat.st_mtime_ns)
+
+
+def identity(head: bytes) -> Identity:
+    """What the object that begins with `head` says it is. Raises `Unreadable("not_dicom")`."""
+    if head[128:132] != b"DICM":
+        raise Unreadable("not_dicom", "no DICM prefix")
+    uids = {"sop": "", "series": ""}
+    try:
+        where = encoding.layout(head)
+        for element in encoding.elements(where):
+            if element.tag in _UIDS:
+                uids[_UIDS[element.tag]] = where.body[element.start : element.end].decode("ascii", "replace").strip(" \0")
+            if element.tag >= max(_UIDS):
+                break
+    except Unreadable:
+        pass  # the head ends inside an element, or is deflated: the meta header has the one that matters
+    if not uids["sop"]:
+        try:
+            with encoding.quiet():
+                uids["sop"] = str(read_file_meta_info(BytesIO(head)).get("MediaStorageSOPInstanceUID", ""))
+        except Exception:  # damaged headers fail in more than a dozen ways
+            raise Unreadable("not_dicom", "a meta header that cannot be read") from None
+    if not uids["sop"]:
+        raise Unreadable("not_dicom", "an object without identity")
+    return Identity(uids["sop"], uids["series"])
