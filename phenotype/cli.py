@@ -24,7 +24,9 @@ from db.queries import overview
 from db.session import HEAD, Database, DatabaseError, open_database, revision, upgrade
 from nlp.tables import LexiconError
 from phenotype import show
+from phenotype.commands import ledger
 from phenotype.commands.export import export_app
+from phenotype.commands.pacs import COMMANDS as PACS_COMMANDS
 from phenotype.commands.steps import FINISHED_WITH_FAILURES, run_steps
 from phenotype.pipeline import STAGES, STANDARD, VOLUMES, Step, make_stage, read_pipeline, stage_class
 from phenotype.settings import DEFAULT_DATABASE, Settings
@@ -61,6 +63,8 @@ app = typer.Typer(
 database_app = typer.Typer(help="The database itself.", no_args_is_help=True)
 app.add_typer(database_app, name="db")
 app.add_typer(export_app, name="export", rich_help_panel="Questions")
+for _name, _command in PACS_COMMANDS.items():
+    app.command(_name, rich_help_panel="Stages")(_command)
 
 
 def _version(wanted: bool) -> None:
@@ -93,16 +97,27 @@ def _stage_command(name: str) -> Callable[..., None]:
     kind = stage_class(name)
 
     def command(context: typer.Context, **values: Any) -> None:
-        sources = tuple(str(source) for source in values.pop("sources", ()))
-        steps = [Step(make_stage(name, values), sources)]
-        if name == "ingest":
-            steps.append(Step(make_stage("assemble", {})))
-        run_steps(context.obj, steps)
+        if name != "ingest":
+            run_steps(context.obj, [Step(make_stage(name, values))])
+            return
+        sources = tuple(str(source) for source in values.pop("sources") or ())
+        page = values.pop("report")
+        if not sources and not page:
+            raise typer.BadParameter("name a folder, an archive or a file; or --report, to see what was taken in")
+        steps = [Step(make_stage(name, values), sources), Step(make_stage("assemble", {}))]
+        try:
+            run_steps(context.obj, steps if sources else [])
+        finally:
+            if page:
+                _write_intake(context.obj, page)
 
     parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
     if name == "ingest":
-        what = Annotated[list[Path], typer.Argument(help="folders, zip archives or files", exists=True)]
-        parameters.append(inspect.Parameter("sources", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=what))
+        what = Annotated[list[Path] | None, typer.Argument(help="folders, zip or tar archives, or files", exists=True)]
+        told = Annotated[Path | None, typer.Option(help="write a page that explains what was taken in, as HTML")]
+        for option, kind_of in (("sources", what), ("report", told)):
+            place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            parameters.append(inspect.Parameter(option, place, default=None, annotation=kind_of))
     for field in stage_fields(kind):
         annotation: Any = Annotated[type(field.default), typer.Option(help=field.metadata["help"])]
         parameters.append(
@@ -111,6 +126,13 @@ def _stage_command(name: str) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__doc__ = inspect.getdoc(kind)
     return command
+
+
+def _write_intake(settings: Settings, page: Path) -> None:
+    from phenotype.explore.intake import write_intake
+
+    written = write_intake(open_database(settings.database), page)
+    show.messages.print(f"wrote {written}", markup=False)
 
 
 @app.command(rich_help_panel="Pipelines")
@@ -208,6 +230,11 @@ def files(context: typer.Context, as_json: Json = False, as_csv: Csv = False) ->
     """What became of each file and report that was delivered."""
     with open_database(context.obj.database).reading() as session:
         show.records(overview.file_states(session), overview.FileState, as_json, as_csv)
+
+
+app.command(rich_help_panel="Stages")(ledger.retry)
+app.command(rich_help_panel="Questions")(ledger.paths)
+app.command(rich_help_panel="Questions")(ledger.text)
 
 
 @app.command(rich_help_panel="Questions")
@@ -322,7 +349,7 @@ def main() -> None:
     # threads that wait by spinning take the cores from those that work, wherever something else runs too
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     others = {"init", "run", "status", "files", "failures", "findings", "disagreements", "sql", "db", "demo", "page"}
-    others |= {"read", "export"}
+    others |= {"read", "export", "retry", "paths", "text", *PACS_COMMANDS}
     words = set(sys.argv[1:])
     for name in STAGES:
         if name in words or not words & (others | set(STAGES)):

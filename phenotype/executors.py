@@ -1,19 +1,20 @@
 """Where the work of a stage is computed: `here`, or in `processes:N`.
 
 `run_batches` keeps few batches in flight, hands results back in the order the batches came in (so that a stage writes
-the same rows however many workers it has), and survives a worker that dies: the batches under way are then computed
-one subject at a time in a new pool, and only the subject that kills its worker twice is given up.
+the same rows however many workers it has), and survives a worker that dies: the subjects of its batch are then computed
+alone, and only the one that is the end of its worker again is given up. What has limits is never computed here, but in
+at least one process that can be spared.
 """
 
-import multiprocessing
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from phenotype.sandbox import Ended, Limits, Sandbox, next_part, shared
 
 Compute = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -47,6 +48,11 @@ class Outcome:
     outputs: dict[str, Any] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
 
+    def add(self, other: "Outcome") -> None:
+        """Take in the subjects of another outcome."""
+        self.outputs |= other.outputs
+        self.failures |= other.failures
+
 
 def describe(error: BaseException) -> Failure:
     """What may be written down of an error: its kind and where it arose, but no message, since messages carry values.
@@ -65,18 +71,19 @@ def attempt(compute: Compute, inputs: dict[str, Any]) -> Outcome:
     An output that is a Failure says that its subject has none.
     """
     try:
-        outputs = compute(inputs)
-        failures = {subject: output for subject, output in outputs.items() if isinstance(output, Failure)}
-        return Outcome({s: output for s, output in outputs.items() if s not in failures}, failures)
+        return _sorted(compute(inputs))
     except Exception as error:
         if len(inputs) == 1:
             return Outcome(failures={next(iter(inputs)): describe(error)})
     outcome = Outcome()
     for subject, value in inputs.items():
-        single = attempt(compute, {subject: value})
-        outcome.outputs |= single.outputs
-        outcome.failures |= single.failures
+        outcome.add(attempt(compute, {subject: value}))
     return outcome
+
+
+def _sorted(outputs: dict[str, Any]) -> Outcome:
+    failures = {subject: output for subject, output in outputs.items() if isinstance(output, Failure)}
+    return Outcome({s: output for s, output in outputs.items() if s not in failures}, failures)
 
 
 def workers(spec: str) -> int:
@@ -89,87 +96,75 @@ def workers(spec: str) -> int:
     raise Refused("executor", f"'{spec}' is no executor; use 'here' or 'processes:N', as in 'processes:4'")
 
 
-def run_batches(spec: str, compute: Compute, batches: Iterable[dict[str, Any]]) -> Iterator[Outcome]:
-    """The outcome of each batch, in order."""
+def run_batches(
+    spec: str, compute: Compute, batches: Iterable[dict[str, Any]], limits: Limits | None = None
+) -> Iterator[Outcome]:
+    """The outcome of each batch, in order.
+
+    With `limits`, which hold for each subject, it is computed in at least one process, subject by subject. One that is
+    the end of its process, in its batch and once more alone, fails with the reason "time_limit", "memory_limit" or
+    "worker_died".
+    """
     count = workers(spec)
-    if count == 0:
+    if limits is not None:
+        yield from _Apart(shared(max(count, 1), limits), compute).run(batches, 2 * max(count, 1))
+    elif count == 0:
         for batch in batches:
             yield attempt(compute, batch)
-        return
-    yield from _Pool(count, compute).run(batches)
+    else:
+        with Sandbox(count) as sandbox:
+            yield from _Apart(sandbox, compute).run(batches, 2 * count)
 
 
-class _Pool:
-    """A pool of processes that is built anew when a worker dies."""
+class _Apart:
+    """Batches computed in other processes."""
 
-    def __init__(self, count: int, compute: Compute) -> None:
-        self.count, self.compute = count, compute
-        self.pool: Executor = self._new()
+    def __init__(self, sandbox: Sandbox, compute: Compute) -> None:
+        self.sandbox, self.compute = sandbox, compute
 
-    def _new(self) -> Executor:
-        # spawn: a forked child would inherit threads and open databases in an unknown state
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.count, mp_context=context, initializer=_start_worker)
-
-    def run(self, batches: Iterable[dict[str, Any]]) -> Iterator[Outcome]:
-        """Keep twice as many batches in flight as there are workers."""
-        flight: deque[tuple[dict[str, Any], Future[Outcome] | None]] = deque()
+    def run(self, batches: Iterable[dict[str, Any]], most: int) -> Iterator[Outcome]:
+        """Outcomes in order, with at most so many batches under way."""
+        flight: deque[tuple[dict[str, Any], Future[Outcome]]] = deque()
         pending = iter(batches)
         try:
             while True:
-                while len(flight) < 2 * self.count and (batch := next(pending, None)) is not None:
+                while len(flight) < most and (batch := next(pending, None)) is not None:
                     flight.append((batch, self._submit(batch)))
                 if not flight:
                     return
-                batch, future = flight.popleft()
-                outcome = _result(future)
-                if outcome is not None:
-                    yield outcome
-                    continue
-                suspects = [batch, *(b for b, _ in flight)]
-                flight.clear()
-                self._renew()
-                for suspect in suspects:
-                    yield self._one_by_one(suspect)
-        finally:
-            self.pool.shutdown(wait=False, cancel_futures=True)
+                yield self._settle(*flight.popleft())
+        except BaseException:  # stopped half way: nobody waits for what is under way
+            self.sandbox.close()
+            raise
 
-    def _submit(self, batch: dict[str, Any]) -> Future[Outcome] | None:
+    def _submit(self, batch: dict[str, Any]) -> Future[Outcome]:
+        if self.sandbox.limits is None:
+            return self.sandbox.submit(attempt, self.compute, batch)
+        return self.sandbox.submit(_attempt_each, self.compute, batch, parts=len(batch))
+
+    def _settle(self, batch: dict[str, Any], future: Future[Outcome]) -> Outcome:
         try:
-            return self.pool.submit(attempt, self.compute, batch)
-        except BrokenProcessPool:
-            return None  # the batch stays in flight and is computed with the other suspects
-
-    def _one_by_one(self, batch: dict[str, Any]) -> Outcome:
+            return future.result()
+        except Ended:
+            alone = {subject: self._submit({subject: value}) for subject, value in batch.items()}
         outcome = Outcome()
-        for subject, value in batch.items():
-            for _ in range(2):
-                single = _result(self._submit({subject: value}))
-                if single is not None:
-                    outcome.outputs |= single.outputs
-                    outcome.failures |= single.failures
-                    break
-                self._renew()
-            else:
-                outcome.failures[subject] = Failure("worker_died: the worker process died on this subject, twice")
+        for subject, again in alone.items():
+            try:
+                outcome.add(again.result())
+            except Ended as error:
+                outcome.failures[subject] = Failure(str(error))
         return outcome
 
-    def _renew(self) -> None:
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        self.pool = self._new()
 
-
-def _result(future: Future[Outcome] | None) -> Outcome | None:
-    """The outcome, or None where a worker died before it was there."""
-    if future is None:
-        return None
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return None
-
-
-def _start_worker() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides when to stop
+def _attempt_each(compute: Compute, inputs: dict[str, Any]) -> Outcome:
+    """As `attempt`, but each subject has the clocks to itself, and one that takes all memory is the end of this."""
+    outcome = Outcome()
+    for subject, value in inputs.items():
+        next_part()
+        try:
+            outcome.add(_sorted(compute({subject: value})))
+        except MemoryError:
+            raise
+        except Exception as error:
+            outcome.failures[subject] = describe(error)
+    return outcome

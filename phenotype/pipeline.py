@@ -128,10 +128,11 @@ model = "cae-ct"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A stage with its fields, and for `ingest` the paths to take in."""
+    """A stage with its fields, and for `ingest` the paths to take in, or deliveries that are written down already."""
 
     stage: Stage
     sources: tuple[str, ...] = ()
+    exports: tuple[str, ...] = ()
 
 
 def stage_class(name: str) -> type[Stage]:
@@ -185,13 +186,14 @@ def run_step(step: Step, database: Database, home: Path, *, executor: str, progr
     """Run one step. `ingest` has more to it: files are written down before, and reports matched after."""
     if step.stage.name != "ingest":
         return run_stage(step.stage, database, home, executor=executor, progress=progress)
-    from phenotype.ingest.stage import conservation, match_reports, register
+    from phenotype.ingest.delivery import take_in
 
-    for source in step.sources:
-        register(database, Path(source))
-    summary = run_stage(step.stage, database, home, executor=executor, progress=progress)
-    with database.writing() as session:
-        match_reports(session)
-    with database.reading() as session:
-        conservation(session)
-    return summary
+    return take_in(
+        step.stage,
+        database,
+        home,
+        sources=[Path(source) for source in step.sources],
+        exports=step.exports,
+        executor=executor,
+        progress=progress,
+    )

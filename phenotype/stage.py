@@ -7,8 +7,10 @@ here and nowhere else.
 
 import hashlib
 import json
+import sqlite3
 import sys
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
@@ -26,6 +28,7 @@ from db.session import Database
 from db.tables import Base, Cohort, Run, Task
 from db.write import delete_rows, insert_rows
 from phenotype.executors import Failure, Outcome, Refused, run_batches
+from phenotype.sandbox import Limits
 
 __all__ = [
     "Failure",
@@ -74,6 +77,7 @@ class Stage(ABC):
     results   the tables it fills, each with a run_id
     subject   their column with the subject's id; empty where a run has but one
     batch     how many subjects are computed and committed together
+    limits    what one subject may cost, where it is made of bytes from outside: it is then computed in another process
     revision  raised when the same recipe gives other results, so that old runs are not mistaken for new ones
     """
 
@@ -84,6 +88,7 @@ class Stage(ABC):
     results: ClassVar[tuple[type[Base], ...]] = ()
     batch: ClassVar[int] = 16
     revision: ClassVar[int] = 1
+    limits: ClassVar[Limits | None] = None
 
     @abstractmethod
     def subjects(self) -> Subjects:
@@ -255,25 +260,25 @@ def run_stage(
             stage = stage.resolve(session, home)
             _open_run(session, stage, started)
         with database.reading() as session:
-            todo, before = _todo(session, stage)
+            todo = _Todo(session, stage)
         report = progress or (lambda *_: None)
         if isinstance(stage, Fit):  # one subject, which says itself how far it is
             executor = "here"
             _listener.set(report)
         done = failed = 0
-        report(0, len(todo), "")
+        report(0, todo.count, "")
         try:
             for outcome, versions in _outcomes(stage, database, todo, executor):
                 with database.writing() as session:
                     _commit(session, stage, outcome, versions)
                 done, failed = done + len(outcome.outputs), failed + len(outcome.failures)
-                report(done + failed, len(todo), f"{failed} failed" if failed else "")
+                report(done + failed, todo.count, f"{failed} failed" if failed else "")
         except KeyboardInterrupt:
             _close_run(database, stage, "interrupted")
             raise
         _close_run(database, stage, "finished")
         seconds = (datetime.now(UTC) - started).total_seconds()
-        return Summary(stage.run_id, stage.name, done, failed, before, seconds)
+        return Summary(stage.run_id, stage.name, done, failed, todo.before, seconds)
 
 
 def _open_run(session: Session, stage: Stage, now: datetime) -> None:
@@ -297,32 +302,46 @@ def _close_run(database: Database, stage: Stage, state: str) -> None:
         run.state, run.finished_at = state, datetime.now(UTC)
 
 
-def _todo(session: Session, stage: Stage) -> tuple[list[tuple[str, str]], int]:
-    """The subjects (id, version) that are not done, and how many are."""
-    there = stage.subjects().subquery()
-    subject, version, *order = there.columns
-    own = and_(Task.run_id == stage.run_id, Task.state == "done")
-    is_done = and_(own, Task.subject_id == subject, Task.version == version)
-    query = select(subject, version).outerjoin(Task, is_done).where(Task.run_id.is_(None)).order_by(*order, subject)
-    todo = [(row[0], str(row[1])) for row in session.execute(query)]
-    total = session.scalar(select(func.count()).select_from(there)) or 0
-    return todo, total - len(todo)
+class _Todo:
+    """The subjects (id, version) that are not done, in order, and how many are.
+
+    They may be millions, so they lie in a temporary file of SQLite's, which holds few of them in memory.
+    """
+
+    def __init__(self, session: Session, stage: Stage) -> None:
+        there = stage.subjects().subquery()
+        subject, version, *order = there.columns
+        own = and_(Task.run_id == stage.run_id, Task.state == "done")
+        is_done = and_(own, Task.subject_id == subject, Task.version == version)
+        query = select(subject, version).outerjoin(Task, is_done).where(Task.run_id.is_(None)).order_by(*order, subject)
+        self._file = sqlite3.connect("")
+        self._file.execute("CREATE TABLE todo (place INTEGER PRIMARY KEY, subject TEXT, version TEXT)")
+        found = session.execute(query.execution_options(yield_per=10_000))
+        rows = ((row[0], str(row[1])) for row in found)
+        self.count = self._file.executemany("INSERT INTO todo (subject, version) VALUES (?, ?)", rows).rowcount
+        self.before = (session.scalar(select(func.count()).select_from(there)) or 0) - self.count
+
+    def batches(self, size: int) -> Iterator[dict[str, str]]:
+        """So many subjects at a time, with their versions."""
+        for start in range(1, self.count + 1, size):
+            here = "SELECT subject, version FROM todo WHERE place BETWEEN ? AND ? ORDER BY place"
+            yield dict(self._file.execute(here, (start, start + size - 1)))
+        self._file.close()
 
 
-def _outcomes(
-    stage: Stage, database: Database, todo: list[tuple[str, str]], executor: str
-) -> Iterator[tuple[Outcome, dict[str, str]]]:
+def _outcomes(stage: Stage, database: Database, todo: _Todo, executor: str) -> Iterator[tuple[Outcome, dict[str, str]]]:
     """The outcome of each batch with the versions of its subjects, in order."""
-    chunks = [dict(todo[i : i + stage.batch]) for i in range(0, len(todo), stage.batch)]
+    under_way: deque[dict[str, str]] = deque()
 
-    def batches() -> Iterator[dict[str, Any]]:
-        for chunk in chunks:
+    def inputs() -> Iterator[dict[str, Any]]:
+        for batch in todo.batches(stage.batch):
+            under_way.append(batch)
             with database.reading() as session:
-                inputs = stage.read(session, list(chunk))
-            yield inputs
+                values = stage.read(session, list(batch))
+            yield values
 
-    for chunk, outcome in zip(chunks, run_batches(executor, stage.compute, batches()), strict=True):
-        yield outcome, chunk
+    for outcome in run_batches(executor, stage.compute, inputs(), stage.limits):
+        yield outcome, under_way.popleft()
 
 
 def _commit(session: Session, stage: Stage, outcome: Outcome, versions: dict[str, str]) -> None:

@@ -93,4 +93,7 @@ def spoiled(stage: Stage, subject: str) -> Stage:
                 raise Refused("spoiled", "by the test")
             return super().compute(inputs)
 
+        def __reduce__(self) -> Any:  # a class made here is not found by its name in another process
+            return spoiled, (stage, subject)
+
     return Spoiled(**{f.name: getattr(stage, f.name) for f in fields(stage)})

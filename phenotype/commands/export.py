@@ -1,5 +1,6 @@
 """`phenotype export`: what leaves the house, in the forms that other programs read."""
 
+import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,12 @@ import typer
 from db.queries import reported
 from db.session import open_database
 from phenotype import show
+from phenotype.commands.steps import FINISHED_WITH_FAILURES
+from phenotype.settings import Settings
+
+Cohort = Annotated[str, typer.Option(help="the studies of a cohort, by its name")]
+Studies = Annotated[list[str] | None, typer.Option("--study", help="the id of a study; may be given more than once")]
+Everything = Annotated[bool, typer.Option("--all", help="all studies")]
 
 export_app = typer.Typer(help="Findings and images in the forms that other programs read.", no_args_is_help=True)
 
@@ -40,3 +47,68 @@ def export_omop(context: typer.Context, out: Annotated[Path, typer.Argument(help
     with open_database(context.obj.database).reading() as session:
         count = write_omop(reported.reports(session), out)
     show.messages.print(f"wrote {count} rows of NOTE_NLP to {out}", markup=False)
+
+
+@export_app.command("dicom")
+def export_dicom(
+    context: typer.Context,
+    out: Annotated[Path, typer.Argument(help="the folder to write; run again, it continues")],
+    cohort: Cohort = "",
+    study: Studies = None,
+    everything: Everything = False,
+    burned_in: Annotated[
+        str, typer.Option(help="text in pixels: quarantine (do not export), mask (find by OCR, paint over), keep")
+    ] = "quarantine",
+    no_dates: Annotated[
+        bool, typer.Option("--no-dates", help="remove dates and times instead of shifting days")
+    ] = False,
+    keep_characteristics: Annotated[
+        bool, typer.Option("--keep-characteristics", help="keep sex, age (over 89 becomes 90), size, weight")
+    ] = False,
+    keep_device: Annotated[bool, typer.Option("--keep-device", help="keep what identifies the device")] = False,
+    clean_descriptors: Annotated[
+        bool, typer.Option("--clean-descriptors", help="keep descriptions that are made of listed words alone")
+    ] = False,
+    keep_safe_private: Annotated[
+        bool, typer.Option("--keep-safe-private", help="keep private attributes that are listed as safe")
+    ] = False,
+    keep_uids: Annotated[
+        bool, typer.Option("--keep-uids", help="keep UIDs: whoever has the PACS can look them up")
+    ] = False,
+) -> None:
+    """De-identified DICOM by the Basic Profile of PS3.15 Annex E: pseudonymised, not anonymous."""
+    from phenotype.export.deidentify import Options
+    from phenotype.export.dicom_folder import NOTE
+    from phenotype.export.dicom_folder import export_dicom as export
+    from phenotype.export.dicom_selection import Selection
+
+    settings: Settings = context.obj
+    options = Options(
+        modified_dates=not no_dates,
+        characteristics=keep_characteristics,
+        device=keep_device,
+        descriptors=clean_descriptors,
+        safe_private=keep_safe_private,
+        uids=keep_uids,
+    )
+    with show.progress("export", quiet=settings.quiet) as progress:
+        done = export(
+            open_database(settings.database),
+            out,
+            Selection(cohort, tuple(study or ()), everything),
+            options,
+            text=burned_in,
+            executor=settings.executor,
+            who=getpass.getuser(),
+            progress=progress,
+        )
+    before = f", {done.before} were there before" if done.before else ""
+    masked = f", {done.masked} with pixels painted over" if done.masked else ""
+    told = f"{done.objects} objects of {done.studies} studies of {done.patients} patients in {out}{before}{masked}"
+    show.messages.print(f"{told}\n{NOTE}", markup=False)
+    for reason, count in sorted(done.not_exported.items()):
+        show.messages.print(f"not exported: {count} {reason}", markup=False)
+    for reason, count in sorted(done.refused.items()):
+        show.messages.print(f"refused: {count} {reason}", markup=False)
+    if done.refused:
+        raise typer.Exit(FINISHED_WITH_FAILURES)

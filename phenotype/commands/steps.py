@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import typer
 
 from db.queries import overview
-from db.session import open_database
+from db.session import Database, open_database
 from phenotype import show
 from phenotype.pipeline import Step, run_step
 from phenotype.settings import Settings
@@ -33,19 +33,24 @@ def run_steps(settings: Settings, steps: Sequence[Step], *, strict: bool = True)
             refused += 1
             continue
         failed += summary.failed
-        show.messages.print(_sentence(label, summary), markup=False)
-    with database.reading() as session:
-        quarantined = sum(f.count for f in overview.file_states(session) if f.state in ("quarantined", "conflict"))
-    took_in = any(step.stage.name == "ingest" for step in steps)
+        show.messages.print(sentence(label, summary), markup=False)
     if refused:
         raise typer.Exit(1)
+    finish(database, failed=failed, took_in=any(step.stage.name == "ingest" for step in steps), strict=strict)
+
+
+def finish(database: Database, *, failed: int, took_in: bool, strict: bool = True) -> None:
+    """Leave with 3 (if `strict`) where subjects failed, or where files were taken in and not all could be used."""
+    with database.reading() as session:
+        quarantined = sum(f.count for f in overview.file_states(session) if f.state in ("quarantined", "conflict"))
     if failed or (took_in and quarantined):
         show.messages.print("some could not be used: `phenotype files` and `phenotype failures` say why", markup=False)
         if strict:
             raise typer.Exit(FINISHED_WITH_FAILURES)
 
 
-def _sentence(label: str, summary: Summary) -> str:
+def sentence(label: str, summary: Summary) -> str:
+    """What a run did, in a line."""
     before = f", {summary.before} were done before" if summary.before else ""
     failed = f", {summary.failed} failed" if summary.failed else ""
     return f"{label}: {summary.done} done{failed}{before} ({summary.seconds:.1f} s, run {summary.run_id})"

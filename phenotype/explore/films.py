@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sqlalchemy.orm import Session
 
@@ -9,7 +10,7 @@ from db.queries.gallery import ShownImage
 from db.queries.images import ImageFiles, image_files
 from phenotype.explore.pictures import View
 from phenotype.imaging import window
-from phenotype.imaging.dicom import read_pixels
+from phenotype.imaging.cache import read_cached
 from phenotype.imaging.files import FileRef, Unreadable
 
 SIZE = 256
@@ -27,6 +28,7 @@ class Films:
     """Gives views of images. `session` says where their files lie, and is asked for many at once by `fetch`."""
 
     session: Session
+    cache: Path | None = None  # the folder of decoded pixels
     files: dict[str, ImageFiles] = field(default_factory=dict)
     seen: dict[tuple[str, int], View | Unseen] = field(default_factory=dict)
 
@@ -40,18 +42,18 @@ class Films:
         if key not in self.seen:
             if image.id not in self.files:
                 self.fetch([image])
-            self.seen[key] = _read(self.files.get(image.id), image.slice)
+            self.seen[key] = _read(self.files.get(image.id), image.slice, self.cache)
         return self.seen[key]
 
 
-def _read(image: ImageFiles | None, index: int) -> View | Unseen:
+def _read(image: ImageFiles | None, index: int, cache: Path | None) -> View | Unseen:
     if image is None or not image.files:
         return Unseen("no files")
     # the slices of a volume are files in their order: one is enough
     several = len(image.files) > 1
     files = image.files[index : index + 1] if several else image.files
     try:
-        pixels = read_pixels([FileRef(*file) for file in files]).pixels
+        pixels = read_cached([FileRef(*file) for file in files], cache).pixels
         plane = pixels if pixels.ndim == 2 else pixels[0 if several else index]
         standardized, frame = window.standardize(plane, image.modality, SIZE)
     except Unreadable as error:

@@ -142,10 +142,11 @@ class Sections:
 
     session: Session
     images: int
+    cache: Path | None = None
     films: Films = field(init=False)
 
     def __post_init__(self) -> None:
-        self.films = Films(self.session)
+        self.films = Films(self.session, self.cache)
 
     # ------------------------------------------------------------ overview and findings
 

@@ -11,12 +11,14 @@ from db.queries.images import cohort_images, image_files
 from db.tables import Anomaly, Cohort, Embedding, Image, Region, Run
 from db.write import insert_rows
 from phenotype.features.views import Source
+from phenotype.imaging.cache import cache_folder
 from phenotype.models import MODELS
 from phenotype.stage import Fit, Refused, Stage, Subjects, knob, model_folder, run_of, tell
 
 
-def _sources(session: Session, ids: list[str]) -> dict[str, Source]:
-    return {i: Source(f.kind, f.modality, f.files) for i, f in image_files(session, ids).items()}
+def _sources(session: Session, home: str, ids: list[str]) -> dict[str, Source]:
+    cache = cache_folder(Path(home)) if home else None
+    return {i: Source(f.kind, f.modality, f.files, cache) for i, f in image_files(session, ids).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Train(Fit):
     def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
         """The images of the cohort."""
         chosen = cohort_images(session, ids[0], self.images)
-        sources = _sources(session, [image.image_id for image in chosen])
+        sources = _sources(session, self.home, [image.image_id for image in chosen])
         split: dict[str, list[tuple[str, Source]]] = {"train": [], "holdout": []}
         seen: set[str] = set()
         for image in chosen:
@@ -114,7 +116,7 @@ class _PerImage(Stage):
 
     def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
         """Where the images lie."""
-        return _sources(session, ids)
+        return _sources(session, self.home, ids)
 
 
 def _as_learned(session: Session, run_id: str) -> tuple[str, str]:

@@ -2,24 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from phenotype.imaging import regions, window
-from phenotype.imaging.dicom import read_pixels
-from phenotype.imaging.files import FileRef
+from phenotype.imaging.cache import read_cached
+from phenotype.imaging.files import FileRef, Unreadable
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An image to be read: its kind, its modality and its files in order."""
+    """An image to be read: its kind, its modality and its files in order; `cache` is the folder of decoded pixels."""
 
     kind: str
     modality: str
     files: tuple[tuple[str, str], ...]
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +59,29 @@ def read_views(source: Source, sizes: Sequence[int], slices: int, framing: str) 
 
     Raises `imaging.files.Unreadable` where the files cannot be read.
     """
-    pixels = read_pixels([FileRef(*file) for file in source.files]).pixels
-    stack = pixels[None] if pixels.ndim == 2 else pixels
-    shape = (int(stack.shape[1]), int(stack.shape[2]))
-    chosen = window.slices(stack, slices)
-    box = body_box([stack[index] for index in chosen], source.modality) if framing == "body" else None
+    chosen, images = _slices(source, slices)
+    shape = (int(images[0].shape[0]), int(images[0].shape[1]))
+    box = body_box(images, source.modality) if framing == "body" else None
     views = []
-    for index in chosen:
-        standardized = [window.standardize(stack[index], source.modality, size, box=box) for size in sizes]
+    for index, image in zip(chosen, images, strict=True):
+        standardized = [window.standardize(image, source.modality, size, box=box) for size in sizes]
         views.append(tuple(View(int(index), seen, frame, shape) for seen, frame in standardized))
     return views
+
+
+def _slices(source: Source, count: int) -> tuple[NDArray[np.intp], list[Floats]]:
+    """Evenly spaced slices of an image and their pixels. Where slices are files, no others are read."""
+    refs = [FileRef(*file) for file in source.files]
+    if len(refs) == 1:
+        pixels = read_cached(refs, source.cache).pixels
+        stack = pixels[None] if pixels.ndim == 2 else pixels
+        chosen = window.slices(len(stack), count)
+        return chosen, [stack[index] for index in chosen]
+    chosen = window.slices(len(refs), count)
+    images = [read_cached([refs[index]], source.cache).pixels for index in chosen]
+    if any(image.ndim != 2 for image in images) or len({image.shape for image in images}) != 1:
+        raise Unreadable("mixed_size", "slices of different sizes in one volume")
+    return chosen, images
 
 
 def body_box(images: Sequence[Floats], modality: str) -> tuple[int, int, int, int]:

@@ -9,36 +9,48 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+from pydicom.datadict import tag_for_keyword
 
 from phenotype.imaging import encoding
+from phenotype.imaging.decoding import decodable, stored_pixels, whole
 from phenotype.imaging.files import FileRef, Unreadable, open_bytes
 from phenotype.imaging.geometry import Slice, Stack, arrange
+from phenotype.imaging.header import Header
+
+__all__ = ["Picture", "decodable", "frame_stack", "is_picture", "numbers", "picture_size", "read_pixels", "slice_of"]
 
 MAX_PIXELS = 1 << 30  # of one image: 4 GiB as float32
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_SHARED, _OWN = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+_PLACE = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+_MEASURED = frozenset({"CT", "PT"})  # what is stored in them is a quantity
+_EXACT = 1 << 24  # whole numbers below are exact as float32
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
     """An image as one array.
 
-    pixels      float32: (rows, columns) of a radiograph, (slices, rows, columns) of a volume or of several frames;
-                after the modality LUT, so Hounsfield units for CT
-    spacing_mm  (y, x) or (z, y, x); empty where the header does not say
+    pixels          float32: (rows, columns) of a radiograph, (slices, rows, columns) of a volume or of several frames;
+                    after the modality LUT, so Hounsfield units for CT. Padding is as dark as the darkest real pixel.
+    spacing_mm      (y, x) or (z, y, x); empty where the header does not say
+    tilt_corrected  the slices were sheared, as a tilted gantry makes them: they have been moved back in their planes by
+                    linear interpolation, about the middle of the volume, with the darkest pixel where nothing was seen
     """
 
-    pixels: NDArray[np.float32]
+    pixels: Floats
     spacing_mm: tuple[float, ...]
+    tilt_corrected: bool = False
 
 
 def read_pixels(refs: Sequence[FileRef]) -> Picture:
     """Read one image: a single object (radiograph, multi-frame, PNG or JPEG), or the slices of a volume in their order.
 
-    MONOCHROME1 is turned, colours become luminance, the frames of a multi-frame volume are put into order. Raises
-    `Unreadable` with a reason: those of `open_bytes` and `encoding.layout`, "decode", "no_pixel_data", "mixed_size",
-    "too_large".
+    MONOCHROME1 is turned (but not what has a physical unit: Hounsfield units, uptake), colours become luminance, the
+    frames of a multi-frame volume are put into order. Raises `Unreadable` with a reason: those of `open_bytes`,
+    `encoding.layout` and `encoding.index`, "decode", "no_pixel_data", "mixed_size", "too_large".
     """
     with encoding.quiet():
         if len(refs) == 1:
@@ -48,22 +60,41 @@ def read_pixels(refs: Sequence[FileRef]) -> Picture:
 
 
 def _read_volume(refs: Sequence[FileRef]) -> Picture:
-    volume: NDArray[np.float32] | None = None
+    volume: Floats | None = None
     slices: list[Slice] = []
     for i, ref in enumerate(refs):
-        read = _open(open_bytes(ref))
-        pixels = _grey(read)
+        head = _open(open_bytes(ref))
+        place = slice_of(head)
         if volume is None:
-            if pixels.ndim != 2 or pixels.size * len(refs) > MAX_PIXELS:
-                raise Unreadable("too_large", "slices of several frames, or a volume beyond the limit")
-            volume = np.empty((len(refs), *pixels.shape), dtype=np.float32)
-        if pixels.shape != volume.shape[1:]:
+            if place.rows * place.columns * len(refs) > MAX_PIXELS:
+                raise Unreadable("too_large", "a volume beyond the limit")
+            volume = np.empty((len(refs), place.rows, place.columns), dtype=np.float32)
+        if (whole(head, "NumberOfFrames", 1) or 1) > 1 or (place.rows, place.columns) != volume.shape[1:]:
             raise Unreadable("mixed_size", "slices of different sizes in one volume")
-        volume[i] = pixels
-        slices.append(slice_of(read))
+        _grey(head, volume[i])
+        slices.append(place)
     if volume is None:
         raise Unreadable("no_slices", "no file to read")
-    return Picture(volume, _spacing(slices))
+    try:
+        stack = arrange(slices)
+    except Unreadable:
+        return Picture(volume, ())
+    if any(stack.shear):
+        if stack.order != tuple(range(len(slices))):
+            raise Unreadable("decode", "sheared slices out of order")
+        _straighten(volume, stack)
+    return Picture(volume, stack.spacing_mm, any(stack.shear))
+
+
+def _straighten(volume: Floats, stack: Stack) -> None:
+    """Take the shear out, in place."""
+    from scipy import ndimage
+
+    distance, *within = stack.spacing_mm
+    for i, pixels in enumerate(volume):
+        depth = (i - (len(volume) - 1) / 2) * distance
+        moved = [slope * depth / size for slope, size in zip(stack.shear, within, strict=True)]
+        volume[i] = ndimage.shift(pixels, moved, order=1, mode="constant", cval=float(pixels.min()), prefilter=False)
 
 
 def is_picture(data: bytes) -> bool:
@@ -82,108 +113,202 @@ def picture_size(data: bytes) -> tuple[int, int]:
 
 
 def slice_of(read: Any, frame: int | None = None) -> Slice:
-    """What a data set, or one frame of an enhanced one, says of its place in the patient."""
-    groups: list[Any] = [read]
-    if frame is not None:
-        # PS3.3 C.7.6.16: what differs between frames stands in the one sequence, what they share in the other
-        shared, own = read.get("SharedFunctionalGroupsSequence"), read.get("PerFrameFunctionalGroupsSequence")
-        for sequence, item in ((shared, 0), (own, frame)):
-            if sequence is not None and item < len(sequence):
-                for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
-                    groups += list(sequence[item].get(name) or [])
-    spacing = numbers(groups, "PixelSpacing", 2) or numbers(groups, "ImagerPixelSpacing", 2)
-    thickness = numbers(groups, "SliceThickness", 1)
-    return Slice(
-        rows=int(read.Rows),
-        columns=int(read.Columns),
-        position=numbers(groups, "ImagePositionPatient", 3),  # type: ignore[arg-type]  # of the length asked for
-        orientation=numbers(groups, "ImageOrientationPatient", 6),  # type: ignore[arg-type]
-        pixel_spacing=spacing,  # type: ignore[arg-type]
-        thickness=thickness[0] if thickness else None,
-        localiser="LOCALIZER" in [str(v).upper() for v in np.atleast_1d(read.get("ImageType") or [])],
-    )
+    """What a header, or one frame of an enhanced one, says of its place in the patient."""
+    groups = [read] if frame is None else [read, *_frame_groups(read, _PLACE)[frame]]
+    return _slice(read, groups)
+
+
+def frame_stack(read: Any, frames: int) -> Stack | None:
+    """The frames of an enhanced CT or MR put into order; None where they are not one sound stack (a cine loop, several
+    phases, a tilted gantry)."""
+    try:
+        groups = _frame_groups(read, _PLACE)
+        stack = arrange([_slice(read, [read, *(groups[i] if i < len(groups) else ())]) for i in range(frames)])
+    except Unreadable:
+        return None
+    return None if any(stack.shear) else stack
 
 
 def numbers(groups: Sequence[Any], keyword: str, count: int) -> tuple[float, ...] | None:
     """`count` finite numbers of an element, from the last of `groups` that has them; None where none has."""
     for group in reversed(groups):
-        try:
-            values = [float(v) for v in np.atleast_1d(group.get(keyword))]
-        except Exception:  # noqa: S112  (optional, and pydicom fails in many ways on an ill-formed value)
-            continue
-        if len(values) == count and np.isfinite(values).all():
-            return tuple(values)
+        values = _floats(group, keyword, count)
+        if values is not None:
+            return values
     return None
 
 
-def frame_stack(read: Any, frames: int) -> Stack | None:
-    """The frames of an enhanced CT or MR put into order; None where they are not a stack (a cine loop, many phases)."""
+def _floats(group: Any, keyword: str, count: int) -> tuple[float, ...] | None:
+    if isinstance(group, Header):
+        return group.floats(keyword, count)
     try:
-        return arrange([slice_of(read, frame) for frame in range(frames)])
-    except Unreadable:
+        values = [float(v) for v in np.atleast_1d(group.get(keyword))]
+    except Exception:  # optional, and pydicom fails in many ways on an ill-formed value
         return None
+    return tuple(values) if len(values) == count and np.isfinite(values).all() else None
 
 
-def _open(data: bytes) -> Any:
-    return encoding.dataset(encoding.layout(data))
+def _slice(read: Any, groups: Sequence[Any]) -> Slice:
+    spacing = numbers(groups, "PixelSpacing", 2) or numbers(groups, "ImagerPixelSpacing", 2)
+    thickness = numbers(groups, "SliceThickness", 1)
+    size = numbers([read], "Rows", 1), numbers([read], "Columns", 1)
+    if size[0] is None or size[1] is None:
+        raise Unreadable("bad_header", "an image without size")
+    kinds = read.texts("ImageType") if isinstance(read, Header) else np.atleast_1d(read.get("ImageType") or [])
+    return Slice(
+        rows=int(size[0][0]),
+        columns=int(size[1][0]),
+        position=numbers(groups, "ImagePositionPatient", 3),  # type: ignore[arg-type]  # of the length asked for
+        orientation=numbers(groups, "ImageOrientationPatient", 6),  # type: ignore[arg-type]
+        pixel_spacing=spacing,  # type: ignore[arg-type]
+        thickness=thickness[0] if thickness else None,
+        localiser="LOCALIZER" in [str(v).upper() for v in kinds],
+    )
+
+
+def _frame_groups(read: Any, names: Sequence[str]) -> list[list[Any]]:
+    """For each frame the groups of that name: PS3.3 C.7.6.16, what all share, then what is its own."""
+    shared = [group for item in _items(read, _SHARED)[:1] for name in names for group in _items(item, name)]
+    return [[*shared, *(group for name in names for group in _items(item, name))] for item in _items(read, _OWN)]
+
+
+def _items(read: Any, keyword: str) -> list[Any]:
+    if isinstance(read, Header):
+        tag = tag_for_keyword(keyword)
+        found = [] if tag is None else encoding.items(read.where, read.found, tag)
+        return [Header(read.where, item, read.charset) for item in found]
+    return list(read.get(keyword) or [])
+
+
+def _open(data: bytes) -> Header:
+    where = encoding.layout(data)
+    return Header(where, encoding.index(where))
 
 
 def _read_object(data: bytes) -> Picture:
-    read = _open(data)
-    pixels = _grey(read)
+    head = _open(data)
+    pixels = _grey(head)
     if pixels.ndim == 2:
-        spacing = slice_of(read).pixel_spacing
-        return Picture(pixels, spacing or ())
-    stack = frame_stack(read, len(pixels))
-    if stack is None or stack.left_out:
+        return Picture(pixels, slice_of(head).pixel_spacing or ())
+    stack = frame_stack(head, len(pixels))
+    if stack is None:
         return Picture(pixels, ())
     return Picture(np.ascontiguousarray(pixels[list(stack.order)]), stack.spacing_mm)
 
 
-def _grey(read: Any) -> NDArray[np.float32]:
-    """The pixels of a data set, after its LUTs: (rows, columns), or (frames, rows, columns) where there are several."""
-    if not any(name in read for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+def _grey(head: Header, out: Floats | None = None) -> Floats:
+    """The pixels of an object after its LUTs: (rows, columns), or (frames, rows, columns) where there are several;
+    written into `out` where it is given."""
+    if not any(name in head for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise Unreadable("no_pixel_data", "an object without pixels")
-    try:
-        stored = pixel_array(read)
-        palette = read.PhotometricInterpretation == "PALETTE COLOR"
-        if palette:
-            stored = apply_color_lut(stored, read)
-        if palette or read.SamplesPerPixel == 3:
-            return np.asarray(stored[..., :3].astype(np.float32) @ _LUMA, dtype=np.float32)
-        pixels = _modality(stored, read)
-        if read.PhotometricInterpretation == "MONOCHROME1":
-            # about the ends of what can be stored, through the same LUT: the turn does not hang on the content
-            span, signed = 1 << int(read.BitsStored), int(read.PixelRepresentation)
-            ends = np.array([[-span // 2, span // 2 - 1] if signed else [0, span - 1]], dtype=stored.dtype)
-            pixels = np.float32(_modality(ends, read).sum()) - pixels
-    except Exception as error:  # a codec fails in its own way, and its message may quote the header
-        raise Unreadable("decode", f"the pixels cannot be decoded ({type(error).__name__})") from None
+    stored = stored_pixels(head)
+    samples = whole(head, "SamplesPerPixel", 1) or 1
+    if samples > 1 or head.text("PhotometricInterpretation") == "PALETTE COLOR":
+        grey = stored[..., :3].astype(np.float32) @ _LUMA
+    else:
+        try:
+            grey = _meaning(head, stored, out)
+        except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+            raise Unreadable("decode", f"the pixels have no sound meaning ({type(error).__name__})") from None
+    if out is None:
+        return np.asarray(grey, dtype=np.float32)
+    if grey is not out:
+        if grey.shape != out.shape:
+            raise Unreadable("mixed_size", "slices of different sizes in one volume")
+        out[...] = grey
+    return out
+
+
+def _meaning(head: Header, stored: NDArray[Any], out: Floats | None) -> Floats:
+    """Grey values after the modality LUT, turned if they are stored the other way round."""
+    turned = head.text("PhotometricInterpretation") == "MONOCHROME1"
+    groups = _frame_groups(head, ["PixelValueTransformationSequence"]) if stored.ndim == 3 else []
+    scales = [_scale(head, *own) for own in groups] or [_scale(head)]
+    if turned and head.text("Modality") in _MEASURED and None not in scales:
+        turned = False  # MONOCHROME1 says how to show a quantity, not that it is the other way round
+    stored = _unpadded(head, stored, turned != any(scale and scale[0] < 0 for scale in scales))
+    ends = _ends(head, stored) if turned else None
+    if "ModalityLUTSequence" in head:
+        from pydicom.pixels import apply_modality_lut
+
+        read = encoding.dataset(head.where, encoding.PIXEL_DATA)
+        pixels = np.asarray(apply_modality_lut(stored, read), dtype=np.float32)
+        if ends is None:
+            return pixels
+        return np.asarray(np.float32(apply_modality_lut(np.array([ends], stored.dtype), read).sum()) - pixels)
+    pixels = np.empty(stored.shape, dtype=np.float32) if out is None else out
+    if len(scales) == 1:
+        _rescale(stored, scales[0], ends, pixels)
+    else:
+        for i, plane in enumerate(stored):
+            _rescale(plane, scales[min(i, len(scales) - 1)], ends, pixels[i])
     return pixels
 
 
-def _modality(stored: NDArray[Any], read: Any) -> NDArray[np.float32]:
-    own = read.get("PerFrameFunctionalGroupsSequence")
-    if own is None or stored.ndim != 3:
-        return np.asarray(apply_modality_lut(stored, read), dtype=np.float32)
-    pixels = stored.astype(np.float32)
-    shared = read.get("SharedFunctionalGroupsSequence")
-    for i in range(len(pixels)):
-        groups: list[Any] = []
-        for sequence, item in ((shared, 0), (own, i)):
-            if sequence is not None and item < len(sequence):
-                groups += list(sequence[item].get("PixelValueTransformationSequence") or [])
-        slope, intercept = numbers(groups, "RescaleSlope", 1), numbers(groups, "RescaleIntercept", 1)
-        if slope and intercept:
-            pixels[i] = pixels[i] * np.float32(slope[0]) + np.float32(intercept[0])
-    return pixels
+def _scale(*groups: Header) -> tuple[float, float] | None:
+    """Slope and intercept, of the last group that has them; None where no group has."""
+    for group in reversed(groups):
+        if group.text("RescaleSlope") or group.text("RescaleIntercept"):
+            slope, intercept = group.floats("RescaleSlope", 1), group.floats("RescaleIntercept", 1)
+            if slope is None or intercept is None or slope[0] == 0:
+                raise Unreadable("bad_rescale", "a slope or intercept that is none")
+            return slope[0], intercept[0]
+    return None
 
 
-def _spacing(slices: Sequence[Slice]) -> tuple[float, ...]:
-    try:
-        return arrange(slices).spacing_mm
-    except Unreadable:
-        return ()
+def _ends(head: Header, stored: NDArray[Any]) -> tuple[int, int]:
+    """The least and the greatest value that can be stored: about them a negative is turned, whatever its content."""
+    used, signed = whole(head, "BitsStored") or 8 * stored.itemsize, whole(head, "PixelRepresentation", 0)
+    return (-(1 << (used - 1)), (1 << (used - 1)) - 1) if signed else (0, (1 << used) - 1)
+
+
+def _rescale(
+    stored: NDArray[Any], scale: tuple[float, float] | None, ends: tuple[int, int] | None, out: Floats
+) -> None:
+    """stored * slope + intercept, correctly rounded; or, about `ends`, the other way round."""
+    slope, intercept = scale or (1.0, 0.0)
+    if ends is not None:  # the values of both ends less the value
+        slope, intercept = -slope, intercept + slope * sum(ends)
+    exact = stored.dtype.kind in "iub" and stored.itemsize <= 2 and slope.is_integer() and intercept.is_integer()
+    if not exact or abs(slope) * 65536 + abs(intercept) >= _EXACT:
+        np.copyto(out, stored.astype(np.float64) * slope + intercept, casting="same_kind")
+        return
+    if slope == 1:
+        np.add(stored, np.float32(intercept), out=out, dtype=np.float32, casting="unsafe")
+    else:
+        np.multiply(stored, np.float32(slope), out=out, dtype=np.float32, casting="unsafe")
+        out += np.float32(intercept)
+
+
+def _unpadded(head: Header, stored: NDArray[Any], highest: bool) -> NDArray[Any]:
+    """Padding (PS3.3 C.7.5.1.1.2) as the lowest real value, or the `highest` where that is the darkest."""
+    if stored.dtype.kind == "f":
+        padded = ~np.isfinite(stored)
+    else:
+        value = _stored_value(head, "PixelPaddingValue", stored)
+        if value is None:
+            return stored
+        limit = _stored_value(head, "PixelPaddingRangeLimit", stored)
+        if limit is None or limit == value:
+            padded = stored == value
+        else:
+            padded = (stored >= min(value, limit)) & (stored <= max(value, limit))
+    if not padded.any() or padded.all():
+        return stored
+    real = stored[~padded]
+    return np.where(padded, real.max() if highest else real.min(), stored)
+
+
+def _stored_value(head: Header, keyword: str, stored: NDArray[Any]) -> int | None:
+    """A value of the header that is written like a pixel, whatever type it declares; None where no pixel can be that."""
+    tag = tag_for_keyword(keyword)
+    span = head.found.spans.get(tag) if tag is not None else None
+    if span is None or span[2] - span[1] not in (2, 4):
+        return None
+    low, high = _ends(head, stored)
+    order = "little" if head.where.little else "big"
+    value = int.from_bytes(head.where.body[span[1] : span[2]], order, signed=low < 0)  # type: ignore[arg-type]
+    return value if low <= value <= high else None
 
 
 def _open_picture(data: bytes) -> Any:

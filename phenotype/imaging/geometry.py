@@ -6,7 +6,6 @@ patient's left, y to the back, z to the head).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,9 +15,11 @@ from numpy.typing import NDArray
 from phenotype.imaging.files import Unreadable
 
 TOLERANCE = 0.05  # of the slice distance
+MINIMUM_MM = 0.02  # slices nearer than this are at one position
 _ROUNDING_MM = 0.101  # headers exist that round positions to a tenth of a millimetre
-_MINIMUM_MM = 0.02
 _TILT = 0.01  # how far slices may drift in their own plane, of the way along their normal: half a degree
+_STEEPEST = 0.7  # of a drift that can be a tilted gantry: 35 degrees
+_TURN = 0.002  # how far the directions of slices in one stack may differ
 
 Vector3 = tuple[float, float, float]
 Vector6 = tuple[float, float, float, float, float, float]
@@ -26,7 +27,10 @@ Vector6 = tuple[float, float, float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What one slice's header says of its place: mm, `orientation` the directions of a row and of a column."""
+    """What one slice's header says of its place: mm, `orientation` the directions of a row and of a column.
+
+    `acquisition` (numbers joined by "/"), `number` (InstanceNumber) and `pixel_hash` tell apart what lies at one place.
+    """
 
     rows: int
     columns: int
@@ -35,6 +39,9 @@ class Slice:
     pixel_spacing: tuple[float, float] | None = None  # (between rows, between columns)
     thickness: float | None = None
     localiser: bool = False
+    acquisition: str = ""
+    number: int | None = None
+    pixel_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +52,10 @@ class Stack:
     spacing_mm   (z, y, x): between slices, between rows, between columns
     orientation  the common directions of a row and of a column
     plane        "axial", "coronal" or "sagittal": the nearest
-    origin       the position of the first slice
+    origin       the position of the first slice, after the shear was taken out
     left_out     (index, reason) of slices that do not belong to the stack
+    shear        (down, right) mm that slices drift in their own plane for each mm along their normal, as a tilted
+                 gantry makes them; (0, 0) where they do not
     """
 
     order: tuple[int, ...]
@@ -55,51 +64,76 @@ class Stack:
     plane: str
     origin: Vector3 | None
     left_out: tuple[tuple[int, str], ...] = ()
+    shear: tuple[float, float] = (0.0, 0.0)
 
 
 def arrange(slices: Sequence[Slice]) -> Stack:
-    """Put the slices of one series into order.
+    """Put slices that all belong to one stack into order.
 
-    Localisers, and a minority of slices of other size or orientation, are left out, each with its reason. Raises
-    `Unreadable` with the reason where no single sound stack remains: "no_slices", "mixed_size", "mixed_orientation",
-    "no_position", "no_spacing", "doubled_slices", "missing_slices", "uneven_spacing", "gantry_tilt".
+    Raises `Unreadable` with the reason where they are no single sound stack: "no_slices", "mixed_size",
+    "mixed_orientation", "no_position", "no_spacing", "doubled_slices", "missing_slices", "uneven_spacing",
+    "gantry_tilt" (a drift that is not the same all the way).
     """
-    left_out = [(i, "localiser") for i, s in enumerate(slices) if s.localiser]
-    kept = [i for i, s in enumerate(slices) if not s.localiser]
-    if not kept:
-        raise Unreadable("no_slices", "the series holds nothing but localisers")
-    kept, odd = _majority(kept, [(slices[i].rows, slices[i].columns, _rounded(slices[i].pixel_spacing)) for i in kept])
-    if odd and len(odd) >= len(kept):
-        raise Unreadable("mixed_size", "slices of different sizes, none of them in the majority")
-    left_out += [(i, "other_size") for i in odd]
-    kept, odd = _majority(kept, [_rounded(slices[i].orientation) for i in kept])
-    if odd and len(odd) >= len(kept):
-        raise Unreadable("mixed_orientation", "slices of different orientations, none of them in the majority")
-    left_out += [(i, "other_orientation") for i in odd]
-
-    first = slices[kept[0]]
+    if not slices or any(s.localiser for s in slices):
+        raise Unreadable("no_slices", "nothing but slices can be a stack")
+    first = min(slices, key=lambda s: (s.orientation or (), s.pixel_spacing or ()))  # whatever the order of the files
+    if any((s.rows, s.columns) != (first.rows, first.columns) or not _same_spacing(s, first) for s in slices):
+        raise Unreadable("mixed_size", "slices of different sizes")
+    if any(not _same_orientation(s, first) for s in slices):
+        raise Unreadable("mixed_orientation", "slices of different orientations")
     if first.pixel_spacing is None or min(first.pixel_spacing) <= 0:
         raise Unreadable("no_spacing", "no pixel spacing")
-    if len(kept) == 1:
+    if len(slices) == 1:
         if not first.thickness or first.thickness <= 0:
             raise Unreadable("no_spacing", "a single slice without thickness")
-        spacing, order = first.thickness, kept
-    else:
-        spacing, order = _along_normal(slices, kept)
-    plane = plane_of(first.orientation) if first.orientation else "axial"
+        plane = plane_of(first.orientation) if first.orientation else "axial"
+        return Stack((0,), (first.thickness, *first.pixel_spacing), first.orientation, plane, first.position)
+    if first.orientation is None or any(s.position is None for s in slices):
+        raise Unreadable("no_position", "slices without position or orientation")
+    positions = np.array([s.position for s in slices], dtype=np.float64)
+    depth = positions @ _upwards(first.orientation)
+    order = np.argsort(depth, kind="stable")
+    spacing = _distance(depth[order])
+    shear, origin = _drift(positions[order], depth[order], first.orientation)
     return Stack(
-        tuple(order),
-        (spacing, *first.pixel_spacing),
-        first.orientation,
-        plane,
-        slices[order[0]].position,
-        tuple(sorted(left_out)),
+        order=tuple(int(i) for i in order),
+        spacing_mm=(spacing, *first.pixel_spacing),
+        orientation=first.orientation,
+        plane=plane_of(first.orientation),
+        origin=origin,
+        shear=shear,
     )
 
 
 def plane_of(orientation: Vector6) -> str:
     """The anatomical plane nearest to a slice's orientation: "axial", "coronal" or "sagittal"."""
-    return ("sagittal", "coronal", "axial")[int(np.argmax(np.abs(_normal(orientation))))]
+    return ("sagittal", "coronal", "axial")[_axis(_normal(orientation))]
+
+
+def depths(slices: Sequence[Slice]) -> NDArray[np.float64]:
+    """How far along their common normal slices lie, mm, ascending as in a `Stack`. They must have a position."""
+    orientation = min(s.orientation for s in slices if s.orientation)
+    return np.asarray([s.position for s in slices], dtype=np.float64) @ _upwards(orientation)
+
+
+def alike(one: Slice, other: Slice) -> bool:
+    """Whether two slices could be of one stack: of one size, spacing and orientation."""
+    same_size = (one.rows, one.columns) == (other.rows, other.columns) and _same_spacing(one, other)
+    return same_size and _same_orientation(one, other) and (one.position is None) == (other.position is None)
+
+
+def _same_spacing(one: Slice, other: Slice) -> bool:
+    a, b = one.pixel_spacing, other.pixel_spacing
+    if a is None or b is None:
+        return a is b
+    return all(abs(x - y) <= 1e-3 * max(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _same_orientation(one: Slice, other: Slice) -> bool:
+    a, b = one.orientation, other.orientation
+    if a is None or b is None:
+        return a is b
+    return all(abs(x - y) <= _TURN for x, y in zip(a, b, strict=True))
 
 
 def _normal(orientation: Vector6) -> NDArray[np.float64]:
@@ -111,39 +145,42 @@ def _normal(orientation: Vector6) -> NDArray[np.float64]:
     return np.asarray(normal / length, dtype=np.float64)
 
 
-def _along_normal(slices: Sequence[Slice], kept: list[int]) -> tuple[float, list[int]]:
-    orientation = slices[kept[0]].orientation
-    if orientation is None or any(slices[i].position is None for i in kept):
-        raise Unreadable("no_position", "slices without position or orientation")
+def _axis(normal: NDArray[np.float64]) -> int:
+    """0, 1 or 2: the patient's axis nearest to a normal; the last of several as near, whatever the rounding."""
+    return 2 - int(np.argmax(np.round(np.abs(normal), 2)[::-1]))
+
+
+def _upwards(orientation: Vector6) -> NDArray[np.float64]:
     normal = _normal(orientation)
-    normal *= np.sign(normal[np.argmax(np.abs(normal))])  # so that one patient is always read the same way up
-    positions = np.array([slices[i].position for i in kept], dtype=np.float64)
-    depth = positions @ normal
-    order = np.argsort(depth, kind="stable")
-    gaps = np.diff(depth[order])
+    return np.asarray(normal * np.sign(normal[_axis(normal)]))  # so that one patient is always read the same way up
+
+
+def _distance(depth: NDArray[np.float64]) -> float:
+    """The one distance between slices at these ascending depths."""
+    gaps = np.diff(depth)
     usual = float(np.median(gaps))
     slack = max(TOLERANCE * usual, min(_ROUNDING_MM, 0.2 * usual))
-    if usual < _MINIMUM_MM or gaps.min() < _MINIMUM_MM:
+    if usual < MINIMUM_MM or gaps.min() < MINIMUM_MM:
         raise Unreadable("doubled_slices", "two slices at one position")
     if np.abs(gaps - usual).max() > slack:
         whole = np.abs(gaps - np.rint(gaps / usual) * usual).max() <= 2 * slack
         if whole and gaps.min() >= usual - slack:
             raise Unreadable("missing_slices", "gaps of whole slices")
         raise Unreadable("uneven_spacing", "slices at uneven distances")
-    drift = positions - positions[order[0]] - (depth - depth[order[0]])[:, None] * normal
-    if np.abs(drift).max() > _ROUNDING_MM + _TILT * np.ptp(depth):
-        raise Unreadable("gantry_tilt", "slices shifted in their own plane")
-    spacing = float(depth[order[-1]] - depth[order[0]]) / (len(kept) - 1)
-    return round(spacing, 6), [kept[i] for i in order]
+    return round(float(depth[-1] - depth[0]) / len(gaps), 6)
 
 
-def _rounded(values: Sequence[float] | None) -> tuple[float, ...] | None:
-    return None if values is None else tuple(round(v, 3) + 0.0 for v in values)  # + 0.0: -0.0 becomes 0.0
-
-
-def _majority(indices: list[int], keys: Sequence[object]) -> tuple[list[int], list[int]]:
-    if not keys:
-        return indices, []
-    common = Counter(keys).most_common(1)[0][0]
-    same = [i for i, key in zip(indices, keys, strict=True) if key == common]
-    return same, [i for i, key in zip(indices, keys, strict=True) if key != common]
+def _drift(
+    positions: NDArray[np.float64], depth: NDArray[np.float64], orientation: Vector6
+) -> tuple[tuple[float, float], Vector3]:
+    """The shear of slices in order, and the origin: that of the first slice once the shear is taken out."""
+    axes = np.array([orientation[3:], orientation[:3]], dtype=np.float64)  # down, right
+    along, within = depth - depth.mean(), (positions - positions.mean(axis=0)) @ axes.T
+    origin = (float(positions[0, 0]), float(positions[0, 1]), float(positions[0, 2]))
+    if np.abs(within - within[0]).max() <= _ROUNDING_MM + _TILT * np.ptp(depth):
+        return (0.0, 0.0), origin
+    slope = along @ within / (along @ along)
+    if len(depth) < 3 or np.abs(within - np.outer(along, slope)).max() > _ROUNDING_MM or np.hypot(*slope) > _STEEPEST:
+        raise Unreadable("gantry_tilt", "slices shifted in their own plane, not evenly or too far")
+    moved = positions[0] - along[0] * slope @ axes
+    return (float(slope[0]), float(slope[1])), (float(moved[0]), float(moved[1]), float(moved[2]))

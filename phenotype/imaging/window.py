@@ -78,12 +78,11 @@ def standardize(
     return view, Frame((height / rows, width / columns), (float(top), float(left)))
 
 
-def slices(pixels: NDArray[np.float32], n: int) -> NDArray[np.intp]:
-    """Indices of `n` evenly spaced slices of a volume (slices, rows, columns), neither end included where it has more.
+def slices(count: int, n: int) -> NDArray[np.intp]:
+    """Indices of `n` evenly spaced slices of a volume of `count`, neither end included where it has more.
 
     Slice i stands for the middle of the i-th of n equal parts; a volume of fewer slices gives each of them once.
     """
-    count = pixels.shape[0]
     n = min(n, count)
     return np.asarray((np.arange(n) + 0.5) * count / n, dtype=np.intp)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from phenotype.imaging.geometry import Slice, Stack, Vector3, Vector6, arrange
+from phenotype.imaging.geometry import Slice, Stack, Vector3, Vector6
+from phenotype.imaging.stacks import divide
 
 RADIOGRAPHS = frozenset({"CR", "DX", "RG", "MG", "IO", "PX"})
 VOLUMES = frozenset({"CT", "MR", "PT"})
@@ -28,6 +29,8 @@ class InstanceRow:
     orientation: Vector6 | None
     spacing: tuple[float, float] | None
     thickness: float | None
+    acquisition: str = ""
+    pixel_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,11 @@ class SeriesRow:
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """An image: its instances in order, its size, its place, and how many instances were left out, by reason."""
+    """An image: its instances in order, its size, its place.
+
+    `left_out` counts, by reason, the instances of the series that are in no image: once, with the largest volume. It
+    also holds "gantry_tilt_corrected" (0 instances) where reading the volume takes a shear out by interpolation.
+    """
 
     kind: str  # radiograph, volume, frames
     instances: tuple[str, ...]
@@ -56,9 +63,10 @@ class Assembled:
 
 
 def assemble(series: SeriesRow) -> list[Assembled]:
-    """The images of a series: each radiograph one, the slices of a CT, MR or PET one volume, each multi-frame one.
+    """The images of a series: each radiograph one, each stack of slices of a CT, MR or PET a volume, each multi-frame
+    one.
 
-    Raises `Unreadable` with the reason of `arrange` where slices form no sound volume: a wrong order would be worse
+    Raises `Unreadable` with the reason of `divide` where slices form no sound volume: a wrong order would be worse
     than none.
     """
     instances = sorted(series.instances, key=lambda i: (i.number is None, i.number or 0, i.id))
@@ -69,13 +77,27 @@ def assemble(series: SeriesRow) -> list[Assembled]:
     several = [i for i in instances if i.frames > 1 and i not in screen]
     single = [i for i in instances if i.frames == 1 and i not in screen]
     images = [_single(i, False) for i in screen] + [_multiframe(i) for i in several]
-    if any(i.view != LOCALISER for i in single):  # a series of nothing but localisers is no volume, and no fault
-        images.append(_volume(single, arrange([_slice(i) for i in single])))
+    slices = [i for i in single if i.view != LOCALISER]
+    if len(slices) == 1 and not (slices[0].spacing and slices[0].thickness):
+        images.append(replace(_single(slices[0], False), left_out=_counted(["localiser"] * (len(single) - 1))))
+    elif slices:  # a series of nothing but localisers is no volume, and no fault
+        images += [_volume(single, stack) for stack in divide([_slice(i) for i in single])]
     return images
 
 
 def _slice(i: InstanceRow) -> Slice:
-    return Slice(i.rows, i.columns, i.position, i.orientation, i.spacing, i.thickness, i.view == LOCALISER)
+    return Slice(
+        rows=i.rows,
+        columns=i.columns,
+        position=i.position,
+        orientation=i.orientation,
+        pixel_spacing=i.spacing,
+        thickness=i.thickness,
+        localiser=i.view == LOCALISER,
+        acquisition=i.acquisition,
+        number=i.number,
+        pixel_hash=i.pixel_hash,
+    )
 
 
 def _single(i: InstanceRow, radiograph: bool) -> Assembled:
@@ -94,6 +116,7 @@ def _multiframe(i: InstanceRow) -> Assembled:
 def _volume(instances: Sequence[InstanceRow], stack: Stack) -> Assembled:
     chosen = [instances[i] for i in stack.order]
     first = chosen[0]
+    left_out = _counted(reason for _, reason in stack.left_out)
     return Assembled(
         kind="volume",
         instances=tuple(i.id for i in chosen),
@@ -103,5 +126,9 @@ def _volume(instances: Sequence[InstanceRow], stack: Stack) -> Assembled:
         columns=first.columns,
         spacing=stack.spacing_mm,
         orientation=stack.orientation,
-        left_out=dict(sorted(Counter(reason for _, reason in stack.left_out).items())),
+        left_out=left_out | ({"gantry_tilt_corrected": 0} if any(stack.shear) else {}),
     )
+
+
+def _counted(reasons: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(reasons).items()))

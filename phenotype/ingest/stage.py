@@ -20,6 +20,7 @@ from phenotype.ingest.ledger import UNREAD, Batch, Conservation, conservation, q
 from phenotype.ingest.matching import match_reports
 from phenotype.ingest.registering import Registered, register
 from phenotype.ingest.tables import COLUMNS
+from phenotype.sandbox import Limits
 from phenotype.stage import Failure, Refused, Stage, Subjects, knob
 
 __all__ = ["Assemble", "Conservation", "Ingest", "Registered", "conservation", "match_reports", "register"]
@@ -32,21 +33,28 @@ class Ingest(Stage):
     columns: str = knob("", f"columns of report tables under other names, as in text=Befund; of {'/'.join(COLUMNS)}")
     language: str = knob("", "the language of the reports, as in 'de'; nothing lets `extract` find it out")
     pictures: str = knob("CR", "the modality of PNG and JPEG files, which do not say it")
+    only: tuple[str, ...] | None = knob(None, "the deliveries that are meant", recipe=False, hidden=True)
 
     name: ClassVar[str] = "ingest"
     subject: ClassVar[str] = "file_id"
     batch: ClassVar[int] = 64
+    limits: ClassVar[Limits | None] = Limits()  # of one file; what it is made of is not known before it is read
 
     def subjects(self) -> Subjects:
-        """Files, tables first since pictures need them, then by where they lie."""
+        """Files, tables first since pictures need them, then by where they lie.
+
+        What a knob says is said of the deliveries that are named with it; of others, only what was never read is."""
         place = VaultExportFile
         ends = [or_(place.path.ilike(f"%{end}"), place.member.ilike(f"%{end}")) for end in sorted(sources.TABLES)]
         table_first = case((or_(*ends), 0), else_=1).label("table_first")
-        return (
+        query = (
             select(ExportFile.id, literal("").label("version"), table_first, place.path, place.member)
             .join(place, place.file_id == ExportFile.id)
             .where(ExportFile.kind != UNREAD)
         )
+        if self.only is None:
+            return query
+        return query.where(or_(ExportFile.export_id.in_(self.only), ExportFile.state == "found"))
 
     def read(self, session: Session, ids: list[str]) -> dict[str, FileRef]:
         """Where the files lie."""
@@ -126,6 +134,8 @@ class Assemble(Stage):
                     orientation=tuple(i.orientation) if i.orientation else None,  # type: ignore[arg-type]
                     spacing=tuple(i.spacing) if i.spacing else None,  # type: ignore[arg-type]
                     thickness=i.thickness,
+                    acquisition=i.acquisition,
+                    pixel_hash=i.pixel_hash,
                 )
             )
         series = session.execute(select(Series.id, Series.study_id, Series.modality).where(Series.id.in_(ids)))

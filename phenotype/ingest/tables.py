@@ -1,4 +1,4 @@
-"""Delivered tables: reports as CSV or TSV, and lists of pictures that have no header of their own.
+"""Delivered tables: reports as rows of a CSV, TSV or sheet, and lists of pictures that have no header of their own.
 
 Read here: a RIS dump (accession number, text), Open-i (one table of uid, filename and projection, one of uid, findings
 and impression), PadChest (image, study, patient, report and projection in one row). Columns are found by their usual
@@ -10,17 +10,20 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import PurePosixPath
 
 from phenotype.ingest.contents import Record, Records, age, day, sex_of
+from phenotype.ingest.reports.text import cleaned, decode, moment, status_of, tidy, told
 from phenotype.stage import Refused
 
+__all__ = ["COLUMNS", "Table", "decode", "find_columns", "looks_like_table", "read_rows", "read_table", "summary"]
+
 MAX_CELL = 10_000_000  # characters
-DELIMITERS = (",", ";", "\t", "|")
+DELIMITERS = (",", ";", "\t", "|", "^", "~", "\x1f", "\x01")
+TITLES = 20  # lines that may stand above the header
 PICTURES = frozenset({".png", ".jpg", ".jpeg"})
 
 # what a column means -> its usual names in lower case without anything but letters and digits, the best first
@@ -29,6 +32,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "accessionnumber", "accession", "accessionno", "accessionid", "studyid", "studyuid", "studyinstanceuid",
         "examid", "uid", "reportid", "caseid",
     ),
+    "study_uid": ("studyinstanceuid", "studyuid", "dicomstudyuid"),
     "patient": ("patientid", "patientnumber", "subjectid", "mrn", "patient", "subject"),
     "date": ("studydate", "studydatedicom", "examdate", "date"),
     "image": ("imageid", "filename", "imagefile", "imagename", "imagepath", "imageindex", "image", "file", "path"),
@@ -42,6 +46,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "comparison": ("comparison", "comparisons"),
     "findings": ("findings", "finding"),
     "impression": ("impression", "impressions", "conclusion", "conclusions"),
+    "issuer": ("issuerofpatientid", "patientidissuer", "assigningauthority", "issuer"),
+    "name": ("patientname", "patientsname", "patientfullname"),
+    "modality": ("modality", "modalitydicom", "modalities"),
+    "key": ("reportid", "reportnumber", "reportuid", "reportkey", "documentid", "noteid", "resultid"),
+    "status": ("reportstatus", "resultstatus", "documentstatus", "status"),
+    "issued": (
+        "issued", "reportdatetime", "reportdate", "reportedat", "resultdatetime", "resultdate", "signeddate",
+        "verifieddate", "finalizeddate", "charttime",
+    ),
+    "time": ("reporttime", "issuedtime", "resulttime", "signedtime"),
+    "language": ("language", "reportlanguage", "lang"),
 }  # fmt: skip
 SECTIONS = ("indication", "technique", "comparison", "findings", "impression")  # in a report's usual order
 
@@ -63,7 +78,9 @@ def read_table(data: bytes, columns: Mapping[str, str] | None = None) -> Table:
     "no_columns" (neither text nor pictures), "column" (a named one is not there), "bad_table".
     """
     text, encoding = decode(data)
-    delimiter = _delimiter(text, columns or {})
+    hint = re.match(r"\ufeff?sep=(.)\r?\n", text)  # as Excel writes and wants it
+    text = text[hint.end() :] if hint else text.removeprefix("\ufeff")
+    delimiter = hint[1] if hint else _delimiter(text[:65536], columns or {})
     limit = csv.field_size_limit(MAX_CELL)
     try:
         lines = [cells for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(cells)]
@@ -71,29 +88,51 @@ def read_table(data: bytes, columns: Mapping[str, str] | None = None) -> Table:
         raise Refused("bad_table", "a cell without end, or larger than ten million characters") from None
     finally:
         csv.field_size_limit(limit)
+    rows, found = read_rows(lines, columns or {})
+    table = Table(rows, encoding=encoding, delimiter=delimiter, columns=found)
+    return replace(table, told=summary(table))
+
+
+def read_rows(lines: list[list[str]], columns: Mapping[str, str]) -> tuple[tuple[Record, ...], dict[str, str]]:
+    """The records of a table that is split into cells, and which columns were found (meaning -> name in the header).
+
+    The header is the first of the first lines that names what is needed; titles above it are passed over.
+    Raises Refused: "no_header", "no_columns", "column".
+    """
     if not lines:
         raise Refused("no_header", "an empty table")
-    header, *body = lines
-    found = _find_columns(header, columns or {}, body)
+    reason: Refused | None = None
+    for position in range(min(TITLES, len(lines))):
+        header, body = lines[position], lines[position + 1 :]
+        try:
+            found = find_columns(header, columns, body)
+        except Refused as error:
+            reason = reason or error
+            continue
+        width = len(header)
+        rows = tuple(cleaned(_row(number, cells, found, width)) for number, cells in enumerate(body, 1))
+        return rows, {what: header[i].strip() for what, i in found.items()}
+    raise reason or Refused("no_header", "an empty table")
+
+
+def find_columns(header: list[str], named: Mapping[str, str], body: list[list[str]]) -> dict[str, int]:
+    """Meaning -> position in the header. Raises Refused("no_columns" | "column") where that makes no table of reports
+    or pictures."""
+    found = _find_columns(header, named, body)
     if "text" not in found and not any(s in found for s in SECTIONS) and "image" not in found:
         raise Refused("no_columns", "neither a column of report text nor one of pictures: name them")
-    if "accession" not in found and "image" not in found:
+    if not {"accession", "study_uid", "image"} & set(found):
         raise Refused("no_columns", "no column that says which study a row belongs to: name it")
-    rows = tuple(_row(number, cells, found, len(header)) for number, cells in enumerate(body, 1))
-    columns_found = {what: header[i].strip() for what, i in found.items()}
-    return Table(rows, encoding=encoding, delimiter=delimiter, columns=columns_found)
+    return found
 
 
-def decode(data: bytes) -> tuple[str, str]:
-    """Strictly by what it says of itself or UTF-8, then by what Windows writes."""
-    marked = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-    candidates = ["utf-16"] if marked else ["utf-8-sig", "cp1252", "latin-1"]
-    for encoding in candidates:
-        try:
-            return data.decode(encoding), encoding
-        except UnicodeDecodeError:
-            continue
-    raise Refused("encoding", "the text is in none of the encodings that are tried")
+def looks_like_table(data: bytes) -> bool:
+    """Whether the first line names columns: one of the examination, and one of text."""
+    text = decode(data[:8192] if data[:8192].isascii() else data)[0][:8192].removeprefix("\ufeff")
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    header = next(csv.reader([first], delimiter=_delimiter(text, {})), [])
+    found = _find_columns(header, {}, []) if len(header) > 1 else {}
+    return "accession" in found and any(what in found for what in ("text", *SECTIONS))
 
 
 def _delimiter(text: str, columns: Mapping[str, str]) -> str:
@@ -137,23 +176,35 @@ def _holds_pictures(body: list[list[str]], position: int) -> bool:
 
 
 def _row(number: int, cells: list[str], found: Mapping[str, int], width: int) -> Record:
-    if len(cells) != width:
+    if len(cells) < width or any(cell.strip() for cell in cells[width:]):  # a delimiter at the end of a line is usual
         return Record(number, refusal="cells")
     value = {what: cells[i].strip() for what, i in found.items()}
     sections = [(name, value[name]) for name in SECTIONS if value.get(name)]
-    text = value.get("text") or "\n".join(f"{name.upper()}: {words}" for name, words in sections)
+    try:
+        text = tidy(value.get("text") or "\n".join(f"{name.upper()}: {words}" for name, words in sections))
+    except Refused as error:
+        return Record(number, refusal=error.code)
     path = PurePosixPath(value.get("image", "").replace("\\", "/"))
     # the folders of another machine say nothing here
     elsewhere = path.is_absolute() or ".." in path.parts or any(":" in part for part in path.parts[:1])
     image = path.name if elsewhere else path.as_posix()
     image = "" if image == "." else image
     accession, born, seen = value.get("accession", ""), value.get("birth", ""), day(value.get("date", ""))
-    refusal = "no_key" if not (accession or image) else "no_text" if not (text or image) else ""
-    if text and not accession:
+    key = accession or value.get("study_uid", "")
+    refusal = "no_key" if not (key or image) else "no_text" if not (text or image) else ""
+    if text and not key:
         refusal = "no_key"
     return Record(
         number,
-        accession=accession or PurePosixPath(image).stem,  # a picture without a study is a study of its own
+        accession=key or PurePosixPath(image).stem,  # a picture without a study is a study of its own
+        study_uid=value.get("study_uid", ""),
+        issuer=value.get("issuer", ""),
+        name=value.get("name", ""),
+        modality=value.get("modality", "").upper(),
+        key=value.get("key", ""),
+        status=status_of(value.get("status", "")),
+        issued=moment(f"{value.get('issued', '')} {value.get('time', '')}"),
+        language=value.get("language", "").lower(),
         patient=value.get("patient", ""),
         text=text,
         image=image,
@@ -179,6 +230,6 @@ def _view(text: str) -> str:
 
 def summary(table: Table) -> str:
     """What was understood, in one line without any content: encoding, delimiter, columns, rows, refusals."""
-    refused = Counter(row.refusal for row in table.rows if row.refusal)
-    told = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items())) or "none refused"
-    return f"{table.encoding}, delimiter {table.delimiter!r}, {'/'.join(table.columns)}, {len(table.rows)} rows, {told}"
+    return told(
+        table.encoding, table.rows, f"delimiter {table.delimiter!r}" if table.delimiter else "", "/".join(table.columns)
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as pytest does
 
-from abuse.outcome import ABUSES  # noqa: E402
+from abuse.outcome import ABUSES
 
 
 def main() -> int:

@@ -182,10 +182,10 @@ def test_a_damaged_file_costs_its_picture_only(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_fails_says_nothing_of_the_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(_files: object) -> None:
+    def fails(*_: object) -> None:
         raise RuntimeError("Mr Secret, born 1950")
 
-    monkeypatch.setattr(films, "read_pixels", fails)
+    monkeypatch.setattr(films, "read_cached", fails)
     with world.database.reading() as session:
         (run,) = gallery.current_runs(session, "score")
         top = gallery.top_anomalies(session, run.id, 1)

@@ -38,7 +38,7 @@ def database(new_database: Callable[[], Database]) -> Database:
 def take_in(database: Database, *sources: Path, **knobs: object) -> Conservation:
     """Everything that `phenotype ingest` does."""
     for source in sources:
-        register(database, source)
+        register(database, source, database.path.with_suffix(".files"))
     home = database.path.with_suffix(".files")
     executor = str(knobs.pop("executor", "here"))
     run_stage(Ingest(**knobs), database, home, executor=executor)

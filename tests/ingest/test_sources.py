@@ -1,10 +1,12 @@
 """What a delivery holds, before anything is read."""
 
 import io
+import re
 import zipfile
 
 import pytest
 
+from phenotype.imaging.files import open_bytes
 from phenotype.ingest.sources import Limits, kind_of, walk
 from phenotype.stage import Refused
 
@@ -13,12 +15,12 @@ def outcomes(source, limits=None) -> dict[str, str]:
     return {found.inner: found.reason or found.state for found in walk(source, limits)}
 
 
-def test_a_folder_in_the_order_of_its_names(tmp_path):
+def test_every_file_of_a_folder(tmp_path):
     for name in ("b/2", "a/10", "a/9", "c.csv", "no extension", "ä/ö.dcm"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x" * 7)
     found = list(walk(tmp_path))
-    assert [f.inner for f in found] == ["c.csv", "no extension", "a/10", "a/9", "b/2", "ä/ö.dcm"]
+    assert sorted(f.inner for f in found) == ["a/10", "a/9", "b/2", "c.csv", "no extension", "ä/ö.dcm"]
     assert all(f.size == 7 and f.state == "found" for f in found)
     assert list(walk(tmp_path)) == found
     assert [f.inner for f in walk(tmp_path / "c.csv")] == ["c.csv"]
@@ -47,8 +49,9 @@ def test_what_the_name_or_the_size_decides(tmp_path):
         "big.dcm": "too_large",
         "empty.dcm": "empty",
         "link": "link_outside",
-        "own": "found",
-        "nowhere": "unreadable_file",
+        "folder": "link_outside",
+        "own": "link",  # what it leads to is found on its own
+        "nowhere": "link",
     }
 
 
@@ -74,8 +77,9 @@ def test_a_zip_is_listed_with_its_members(tmp_path):
         "a.zip/bomb": "archive_ratio",
         "b.zip": "bad_archive",
     }
-    assert found["a.zip/../2.dcm"].ref.member == "000001/../2.dcm"
-    assert [f.inner for f in walk(tmp_path / "a.zip")] == [name for name in found if name.startswith("a")]
+    assert re.fullmatch(r"0000001@\d+\+5:3:8:\w{8}/../2.dcm", found["a.zip/../2.dcm"].ref.member)
+    assert open_bytes(found["a.zip/../2.dcm"].ref) == b"two"
+    assert {f.inner for f in walk(tmp_path / "a.zip")} == {name for name in found if name.startswith("a")}
     assert outcomes(tmp_path / "a.zip", Limits(members=3)) == {"a.zip": "archive_too_large"}
     assert outcomes(tmp_path / "a.zip", Limits(archive_bytes=1000)) == {"a.zip": "archive_too_large"}
 

@@ -15,23 +15,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_dataset, read_file_meta_info
 from sqlalchemy import select, update
 
 from db.session import Database, vault_key
 from db.tables import Export, VaultExport
 from phenotype.identity import surrogate
 from phenotype.imaging import encoding
-from phenotype.imaging.files import MAX_BYTES, FileRef, Unreadable
+from phenotype.imaging.files import MAX_BYTES, Unreadable
+from phenotype.ingest.pacs.query import is_uid
 from phenotype.ingest.registering import register
-from phenotype.ingest.sources import Found
+from phenotype.ingest.sources import Found, files
 from phenotype.stage import Refused
 
 HEAD = 1 << 18  # bytes at the beginning of an object, which tell what it is
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_UIDS = {0x00080018: "sop", 0x0020000E: "series"}
+_UIDS = {"sop": 0x00080018, "series": 0x0020000E}
 
 
 class NotStored(Exception):
@@ -77,9 +79,8 @@ class Arriving:
 
     def __init__(self, path: Path, limit: int = MAX_BYTES) -> None:
         self.path, self.limit = path, limit
-        self.size, self.head, self.reason = 0, b"", ""
+        self.size, self.reason = 0, ""
         self._digest = hashlib.sha256()
-        self._file: BytesIO | int | None = None
         self._open = False
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -93,8 +94,6 @@ class Arriving:
         if self.size > self.limit and not self.reason:
             self.reason = "too_large"
         if not self.reason:
-            if len(self.head) < HEAD:
-                self.head += data[: HEAD - len(self.head)]
             self._digest.update(data)
             try:
                 rest = memoryview(data)
@@ -193,30 +192,40 @@ def digest_of(path: Path) -> str:
 
 def found(path: Path) -> Found:
     """A received file as the ledger lists it."""
-    stat = path.stat()
-    return Found(FileRef(str(path)), stat.st_size, stat.st_mtime_ns)
+    return next(files(path))
 
 
-def identity(head: bytes) -> Identity:
-    """What the object that begins with `head` says it is. Raises `Unreadable("not_dicom")`."""
-    if head[128:132] != b"DICM":
-        raise Unreadable("not_dicom", "no DICM prefix")
-    uids = {"sop": "", "series": ""}
-    try:
-        where = encoding.layout(head)
-        for element in encoding.elements(where):
-            if element.tag in _UIDS:
-                uids[_UIDS[element.tag]] = where.body[element.start : element.end].decode("ascii", "replace").strip(" \0")
-            if element.tag >= max(_UIDS):
-                break
-    except Unreadable:
-        pass  # the head ends inside an element, or is deflated: the meta header has the one that matters
-    if not uids["sop"]:
+def identity(path: Path) -> Identity:
+    """What the object in a file says it is. Only the beginning is read, and nothing but UIDs is parsed.
+
+    Raises `Unreadable("not_dicom")`, and OSError where there is no file.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    uids = {}
+    with encoding.quiet():
         try:
-            with encoding.quiet():
-                uids["sop"] = str(read_file_meta_info(BytesIO(head)).get("MediaStorageSOPInstanceUID", ""))
-        except Exception:  # damaged headers fail in more than a dozen ways
-            raise Unreadable("not_dicom", "a meta header that cannot be read") from None
-    if not uids["sop"]:
+            if head[128:132] == b"DICM":
+                where = encoding.layout(head)
+                stream = BytesIO(where.body)
+                stream.seek(where.start)
+                stop = max(_UIDS.values())
+                read = read_dataset(
+                    stream, where.implicit, where.little, stop_when=lambda tag, vr, length: tag > stop, defer_size=1024
+                )
+                uids = {name: _uid(read.get_item(tag)) for name, tag in _UIDS.items() if tag in read}
+        except Exception:  # damaged or cut headers fail in more than a dozen ways; the meta header may still do
+            uids = {}
+        if not uids.get("sop"):
+            try:
+                uids["sop"] = str(read_file_meta_info(path).get("MediaStorageSOPInstanceUID", ""))
+            except Exception:
+                raise Unreadable("not_dicom", "a meta header that cannot be read") from None
+    if not is_uid(uids["sop"]):
         raise Unreadable("not_dicom", "an object without identity")
-    return Identity(uids["sop"], uids["series"])
+    return Identity(uids["sop"], uids.get("series", ""))
+
+
+def _uid(element: Any) -> str:
+    value = element.value
+    return (value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")).strip(" \0")

@@ -6,18 +6,22 @@ import codecs
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import fields, replace
 from html.parser import HTMLParser
+from typing import Any
 
 from phenotype.ingest.contents import Record, Records, day
 from phenotype.stage import Refused
 
+MAX_VALUE = 1000  # characters of a number, a name, a key
 MAX_TEXT = 2_000_000  # characters of one report: a thick book
 
 # What Windows, DOS and the old Mac wrote; the first of those that make the most sense is taken
 _EIGHT_BITS = ("cp1252", "iso8859-15", "cp850", "mac-roman")
 _LETTERS = frozenset("äöüßéèêëàâáåæçñóòôøœíìîïúùûÿãõÄÖÜÉÈÊÀÂÁÅÆÇÑÓØŒÍÎÚ")
 _INNER = re.compile(  # bytes beyond ASCII inside a word, at its end or at its beginning
-    rb"(?<=[A-Za-z])[\x80-\xff]{1,3}(?=[A-Za-z])|(?<=[a-z]{2})[\x80-\xff](?=[ .,\r\n])|(?<=[ \n])[\x80-\xff](?=[a-z]{2})"
+    rb"(?<=[A-Za-z])[\x80-\xff]{1,3}(?=[A-Za-z])|(?<=[a-z]{2})[\x80-\xff](?=[ .,\r\n])"
+    rb"|(?<=[ \n])[\x80-\xff](?=[a-z]{2})"
 )
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -26,7 +30,9 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")  # and halves of characters, as JSON can hold them
+
+_SHORT = tuple(f.name for f in fields(Record) if f.type == "str" and f.name not in ("text", "refusal"))
 
 _STATUS = {
     "preliminary": "preliminary p r i registered partial prelim provisional draft unverified unsigned vorläufig "
@@ -88,7 +94,7 @@ def tidy(text: str) -> str:
         raise Refused("too_large", "a report longer than two million characters")
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n").replace("\v", "\n").strip("\ufeff\x1a")
     controls = len(_CONTROLS.findall(text))
-    if controls * 20 > len(text):
+    if controls > 4 and controls * 20 > len(text):
         raise Refused("not_text", "more than one control character in twenty")
     return (_CONTROLS.sub("", text) if controls else text).strip()
 
@@ -123,9 +129,17 @@ def told(what: str, rows: Iterable[Record], *notes: str) -> str:
 
 
 def records(what: str, rows: Iterable[Record], *notes: str) -> Records:
-    """Records with the line that tells of them."""
-    rows = tuple(rows)
+    """Records with the line that tells of them, their values without what no database takes."""
+    rows = tuple(map(cleaned, rows))
     return Records(rows, told(what, rows, *notes))
+
+
+def cleaned(row: Record) -> Record:
+    """The record without control characters and endless values outside its text."""
+    values: dict[str, Any] = {name: getattr(row, name) for name in _SHORT}
+    if all(len(value) <= MAX_VALUE and value.isprintable() for value in values.values()):
+        return row
+    return replace(row, **{name: _CONTROLS.sub("", value)[:MAX_VALUE].strip() for name, value in values.items()})
 
 
 def joined(blocks: Iterable[tuple[str, str]]) -> str:
@@ -147,7 +161,10 @@ def joined(blocks: Iterable[tuple[str, str]]) -> str:
 class _Plain(HTMLParser):
     """Collects the words of a page, a line for each block."""
 
-    BLOCKS = frozenset("address br caption dd div dl dt h1 h2 h3 h4 h5 h6 hr li ol p pre section table tr ul".split())
+    BLOCKS = frozenset(
+        {"address", "br", "caption", "dd", "div", "dl", "dt", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "item", "li"}
+        | {"list", "ol", "p", "paragraph", "pre", "section", "table", "tr", "ul"}
+    )
     HIDDEN = frozenset({"head", "script", "style", "template", "title"})
 
     def __init__(self) -> None:

@@ -1,0 +1,103 @@
+"""`phenotype pull` and `phenotype receive`: images from a live PACS, without a disk in between."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from db.session import open_database
+from phenotype import show
+from phenotype.commands.steps import FINISHED_WITH_FAILURES, run_steps
+from phenotype.pipeline import Step, make_stage
+from phenotype.settings import Settings
+from phenotype.show import Json
+from phenotype.stage import Refused
+
+TOKEN, PASSWORD = "PHENOTYPE_PACS_TOKEN", "PHENOTYPE_PACS_PASSWORD"
+
+
+def pull(
+    context: typer.Context,
+    url: Annotated[str, typer.Argument(help="the DICOMweb address, as in https://pacs.example.org/dicom-web")],
+    study_date: Annotated[str, typer.Option(help="YYYYMMDD, or a range: YYYYMMDD-YYYYMMDD")] = "",
+    modality: Annotated[str, typer.Option(help="as in CT: only series of this modality")] = "",
+    patient: Annotated[str, typer.Option(help="a record number")] = "",
+    accession: Annotated[str, typer.Option(help="an accession number")] = "",
+    accessions: Annotated[Path | None, typer.Option(help="a file with an accession number a line", exists=True)] = None,
+    study_uid: Annotated[str, typer.Option(help="a Study Instance UID")] = "",
+    retry: Annotated[bool, typer.Option("--retry", help="fetch what is not received yet, without a search")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only search, and count what would be fetched")] = False,
+    token_file: Annotated[Path | None, typer.Option(help=f"holds a bearer token; or set {TOKEN}", exists=True)] = None,
+    user: Annotated[str, typer.Option(help=f"with the password in {PASSWORD}, or asked for")] = "",
+    ca_file: Annotated[Path | None, typer.Option(help="certificates to trust, PEM", exists=True)] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="trust any certificate; secrets over plain HTTP")
+    ] = False,
+    downloads: Annotated[int, typer.Option(help="series fetched at once", min=1, max=16)] = 2,
+    timeout: Annotated[float, typer.Option(help="seconds of silence until the PACS counts as gone", min=1)] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Fetch studies from a PACS over DICOMweb and take them in; run again, it continues and fetches what is new."""
+    from phenotype.ingest.pacs.dicomweb import Access
+    from phenotype.ingest.pacs.pulling import pull as fetch
+    from phenotype.ingest.pacs.pulling import search
+    from phenotype.ingest.pacs.query import Query
+
+    settings: Settings = context.obj
+    token, password = _secrets(token_file, user)
+    access = Access(url, token, user, password, ca_file, insecure, timeout)
+    numbers = [line.strip() for line in accessions.read_text("utf-8").splitlines()] if accessions else [accession]
+    queries = []
+    if not retry:
+        fixed = {"study_date": study_date, "modality": modality, "patient": patient, "study_uid": study_uid}
+        queries = [Query(accession=number, **fixed) for number in numbers if number or not accessions]
+    elif study_date or modality or patient or accession or accessions or study_uid:
+        raise Refused("query", "--retry fetches what was asked for before; leave the query away")
+    if dry_run:
+        _tell_search(search(access, queries), as_json)
+        return
+    database = open_database(settings.database)
+    home = settings.home_of(database)
+    with show.progress("pull", quiet=settings.quiet) as progress:
+        pulled = fetch(database, home, access, queries, workers=downloads, progress=progress)
+    rows = [["received", "", pulled.before + pulled.received], ["wanted", "", pulled.waiting]]
+    rows += [["failed", reason, count] for reason, count in sorted(pulled.failed.items())]
+    show.answer(["state", "reason", "series"], [row for row in rows if row[2]], as_json=as_json, as_csv=False)
+    show.messages.print(
+        f"pull: {pulled.received} series received ({pulled.instances} instances, {pulled.size / 1e6:.1f} MB), "
+        f"{pulled.before} were before, {pulled.failed.total()} failed, {pulled.waiting} not asked for",
+        markup=False,
+    )
+    run_steps(settings, [Step(make_stage("ingest", {}), (str(pulled.folder),)), Step(make_stage("assemble", {}))])
+    if pulled.failed or pulled.waiting:
+        show.messages.print("the same command, or --retry, asks again for what is missing", markup=False)
+        raise typer.Exit(FINISHED_WITH_FAILURES)
+
+
+def _secrets(token_file: Path | None, user: str) -> tuple[str, str]:
+    """Token and password: from a file, the environment or the terminal, never from the command line."""
+    if user:
+        return "", os.environ.get(PASSWORD) or typer.prompt("password", hide_input=True, err=True)
+    if token_file is None:
+        return os.environ.get(TOKEN, ""), ""
+    if token_file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        show.messages.print("others can read the token file; `chmod 600` keeps it to you", markup=False)
+    return token_file.read_text("utf-8").strip(), ""
+
+
+def _tell_search(found: Any, as_json: bool) -> None:
+    series: dict[str, int] = {}
+    instances: dict[str, int] = {}
+    studies = set()
+    for one in found:
+        series[one.modality] = series.get(one.modality, 0) + 1
+        instances[one.modality] = instances.get(one.modality, 0) + (one.count or 0)
+        studies.add(one.study_uid)
+    rows = [[modality, series[modality], instances[modality]] for modality in sorted(series)]
+    show.answer(["modality", "series", "instances"], rows, as_json=as_json, as_csv=False)
+    show.messages.print(f"{len(studies)} studies; nothing was fetched", markup=False)
+
+
+COMMANDS = {"pull": pull}
