@@ -34,6 +34,9 @@ from phenotype.show import Csv, Json
 from phenotype.stage import Refused, stage_fields
 
 
+FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_SHMSIZE", "SQLITE_CANTOPEN"}
+
+
 class _Group(typer.core.TyperGroup):
     """Every error that a person can mend is one line that says how."""
 
@@ -48,8 +51,10 @@ class _Group(typer.core.TyperGroup):
             show.messages.print(str(error), style="red", markup=False)
             raise typer.Exit(1) from None
         except SQLAlchemyError as error:
-            # its message quotes the values of the statement
-            show.messages.print(f"the database failed: {type(error).__name__}", style="red", markup=False)
+            # its message quotes the values of the statement; SQLite's own name of the error quotes nothing
+            name = getattr(getattr(error, "orig", None), "sqlite_errorname", type(error).__name__)
+            full = ": is there space left on its disk? The same command continues" if name in FULL else ""
+            show.messages.print(f"the database failed ({name}){full}", style="red", markup=False)
             raise typer.Exit(1) from None
 
 
@@ -197,7 +202,7 @@ def demo(
         (row.what, f"{row.value:.2f}", row.how if row.chance is None else f"{row.how}; by chance {row.chance:.2f}")
         for row in rows
     ]
-    page = write_page(database, out / "demo.html", title="phenotype demo", scores=cells)
+    page = write_page(database, out / "demo.html", title="phenotype demo", scores=cells, home=out / "phenotype.files")
     show.records(rows, Measure, as_json, as_csv)
     show.messages.print(f"look at {page}, or ask: phenotype --db {url} findings", markup=False)
 
@@ -211,7 +216,8 @@ def page(
     """Write a page to look at: anomalies, term maps over images, phenotypes with their terms."""
     from phenotype.explore.page import write_page
 
-    written = write_page(open_database(context.obj.database), out, images=images)
+    database = open_database(context.obj.database)
+    written = write_page(database, out, images=images, home=context.obj.home_of(database))
     show.messages.print(f"wrote {written}", markup=False)
 
 

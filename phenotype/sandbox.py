@@ -190,12 +190,12 @@ class _Worker:
         patience = None if self.limits is None else self.limits.wall_seconds * parts + 10.0
         try:
             self.to.send_bytes(task)
-            if not self.back.poll(patience):
-                self.late = True
-                raise EOFError
-            answer = self.back.recv_bytes()
+            self.late = not self.back.poll(patience)
+            answer = b"" if self.late else self.back.recv_bytes()
         except (EOFError, OSError):
             raise self._end() from None
+        if self.late:
+            raise self._end()
         found: tuple[str, Any] = pickle.loads(answer)  # noqa: S301  (from a process of our own)
         return found
 
@@ -243,7 +243,7 @@ def _rest() -> None:
 
 def _serve(reader: int, writer: int, parent: int, limits: tuple[int, int, float, int] | None) -> None:
     """Do what is asked until the parent is gone."""
-    global _own
+    global _own  # noqa: PLW0603  (one worker, one process)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _die_with(parent)
@@ -295,5 +295,5 @@ def _limit(limits: Limits) -> None:
     for name, most in wanted.items():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (allowed, allowed))

@@ -103,7 +103,7 @@ def upgrade() -> None:
     op.execute("UPDATE report SET language = '' WHERE language = 'en'")
     # runs had a label for each language, and views showed the newest of each; one run now reads all languages
     op.execute("UPDATE run SET label = '' WHERE stage = 'extract'")
-    create_views(op.get_bind())
+    create_views(op.get_bind(), "0002")
 
 
 def downgrade() -> None:

@@ -1,5 +1,5 @@
 """Which version of each report counts."""
 
-from sqlalchemy import column, table
+from sqlalchemy import String, column, table
 
-CURRENT = table("current_report", column("id"))  # the view
+CURRENT = table("current_report", column("id", String))  # the view

@@ -1,16 +1,19 @@
 """`phenotype pull` and `phenotype receive`: images from a live PACS, without a disk in between."""
 
 import os
+import re
+import signal
 import stat
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any
 
 import typer
 
-from db.session import open_database
+from db.session import Database, open_database
 from phenotype import show
-from phenotype.commands.steps import FINISHED_WITH_FAILURES, run_steps
-from phenotype.pipeline import Step, make_stage
+from phenotype.commands.steps import FINISHED_WITH_FAILURES, finish, run_steps, sentence
+from phenotype.pipeline import Step, make_stage, run_step
 from phenotype.settings import Settings
 from phenotype.show import Json
 from phenotype.stage import Refused
@@ -100,4 +103,66 @@ def _tell_search(found: Any, as_json: bool) -> None:
     show.messages.print(f"{len(studies)} studies; nothing was fetched", markup=False)
 
 
-COMMANDS = {"pull": pull}
+def receive(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(help="to listen on", min=1, max=65535)] = 11112,
+    aet: Annotated[str, typer.Option(help="the AE title that the PACS sends to")] = "PHENOTYPE",
+    bind: Annotated[str, typer.Option(help="the address to listen on; 0.0.0.0 is every one")] = "127.0.0.1",
+    allow: Annotated[list[str] | None, typer.Option(help="a calling AE title that may send; several times")] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(help="AET=HOST:PORT, where to report storage commitments to; several times")
+    ] = None,
+    idle_ingest: Annotated[float, typer.Option(help="seconds without objects until they are taken in", min=0)] = 30.0,
+    timeout: Annotated[float, typer.Option(help="seconds of silence until a sender counts as gone", min=1)] = 60.0,
+) -> None:
+    """Wait for a PACS that pushes objects by C-STORE, and take them in whenever it pauses. Stopped by Ctrl-C."""
+    from phenotype.ingest.pacs.received import open_inbox
+    from phenotype.ingest.pacs.receiver import Service, receiving
+
+    settings: Settings = context.obj
+    service = Service(port, aet, bind, tuple(allow or ()), timeout=timeout, peers=_peers(peer or []))
+    database = open_database(settings.database)
+    home = settings.home_of(database)
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with open_inbox(database, home, "receiver", aet, "") as inbox:
+        with receiving(database, inbox, service) as receiver:
+            show.messages.print(f"receive: {aet} listens on {bind}:{port}; Ctrl-C stops it", markup=False)
+            while not stop.wait(min(0.5, max(idle_ingest, 0.05))):
+                if receiver.idle_seconds() >= idle_ingest and receiver.waiting():
+                    _take_in(settings, database, home, inbox.export_id)
+        show.messages.print(f"receive: {receiver.stored} objects received, {receiver.refused} refused", markup=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+        _take_in(settings, database, home, inbox.export_id, last=True)
+        finish(database, failed=0, took_in=True)
+
+
+def _take_in(settings: Settings, database: Database, home: Path, export_id: str, *, last: bool = False) -> None:
+    """Read what was received. While objects still come, that something else is at work, or that some are not read at
+    the end, is no error: the next pause does it."""
+    for name, exports in (("ingest", (export_id,)), ("assemble", ())):
+        try:
+            with show.progress(name, quiet=settings.quiet) as progress:
+                step = Step(make_stage(name, {}), exports=exports)
+                summary = run_step(step, database, home, executor=settings.executor, progress=progress)
+        except Refused as error:
+            if last or error.code not in ("busy", "ledger"):
+                raise
+            continue
+        if summary.done or summary.failed:
+            show.messages.print(sentence(name, summary), markup=False)
+
+
+def _peers(told: list[str]) -> dict[str, tuple[str, int]]:
+    peers = {}
+    for one in told:
+        match = re.fullmatch(r"([^=]{1,16})=(.+):(\d{1,5})", one)
+        if match is None:
+            raise Refused("peer", "write --peer as in ARCHIVE=pacs.example.org:104")
+        peers[match[1].strip()] = (match[2], int(match[3]))
+    return peers
+
+
+COMMANDS = {"pull": pull, "receive": receive}

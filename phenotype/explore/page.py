@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from db.session import Database
 from phenotype.explore.pictures import colour_bar_uri
 from phenotype.explore.sections import Sections
+from phenotype.imaging.cache import cache_folder
 from phenotype.stage import Refused
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -22,13 +23,13 @@ def write_page(
     title: str = "What was found",
     images: int = 6,
     scores: Sequence[tuple[str, str, str]] = (),
-    cache: Path | None = None,
+    home: Path | None = None,
 ) -> Path:
     """Write the page to the file `out`, whole or not at all, and return its path.
 
     images  how many of the most anomalous images of each model are shown
     scores  rows (what, value, how it was measured) of a table of how well it did; no table without rows
-    cache   the folder of decoded pixels
+    home    the folder beside the database, where decoded pixels are kept
 
     The page holds surrogates of studies and images, and pixels as they were delivered; no accession, date, path or
     word of a report. The same database and files give the same bytes. Raises Refused where it cannot be written.
@@ -36,7 +37,7 @@ def write_page(
     if images < 1:
         raise Refused("images", "at least 1 image must be shown")
     with database.reading() as session:
-        sections = Sections(session, images, cache)
+        sections = Sections(session, images, cache_folder(home) if home else None)
         html = template("page.html.jinja").render(
             title=title,
             policy=POLICY,

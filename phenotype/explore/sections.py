@@ -5,6 +5,7 @@ A section without data carries the commands that make it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray

@@ -250,7 +250,7 @@ def known_of(data: Dataset) -> Known:
             phrases.extend(values)
         elif tag == 0x00100030:
             births.extend(born for value in values if (born := _day(value)))
-    return Known(*map(_once, (names, others, numbers)), _once(births), _once(phrases))
+    return Known(_once(names), _once(others), _once(numbers), _once(births), _once(phrases))
 
 
 _NUMBERED: Final = frozenset(

@@ -33,7 +33,7 @@ DEFAULT_GB = 50.0
 LIMITS = Limits(memory_bytes=6 << 30, cpu_seconds=25, wall_seconds=120.0)
 PART_BYTES = 16 << 20  # of files, that a decoder has the time of `LIMITS` for; the slowest needs a fifth of it
 _REVISION = 1  # raised when the same file gives other pixels than before
-_DECODERS = ("phenotype", "numpy", "pydicom", "python-gdcm", "pyjpegls", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pillow")
+_DECODERS = ("numpy", "pydicom", "python-gdcm", "pyjpegls", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pillow")
 _FREE = 0.05  # of the disk is never taken
 
 Values = NDArray[np.generic]
@@ -99,7 +99,7 @@ def _place(folder: Path, refs: Sequence[FileRef], sizes: Sequence[tuple[int, int
 
 @cache
 def _software() -> list[str]:
-    return [f"{name} {metadata.version(name)}" for name in _DECODERS]
+    return [f"{name} {metadata.version(name)}" for name in ("phenotype", *_DECODERS)]
 
 
 @cache
@@ -122,17 +122,16 @@ def _load(path: Path) -> Picture | None:
     try:
         with safe_open(path, framework="np") as file:
             told, values = file.metadata(), file.get_tensor("pixels")
-        if told["digest"] != _digest(values, told["spacing_mm"]):
-            raise ValueError
-        spacing = json.loads(told["spacing_mm"])
-        os.utime(path)  # the oldest is the one that nobody has used
+        if told["digest"] == _digest(values, told["spacing_mm"]):
+            os.utime(path)  # the oldest is the one that nobody has used
+            return _picture(values, json.loads(told["spacing_mm"]))
     except FileNotFoundError:
         return None
-    except Exception:  # however it was damaged, it is made anew
-        with suppress(OSError):
-            path.unlink()
-        return None
-    return _picture(values, spacing)
+    except Exception:  # noqa: S110  (however it was damaged)
+        pass
+    with suppress(OSError):
+        path.unlink()  # it is made anew
+    return None
 
 
 def _digest(values: Values, spacing: str) -> str:

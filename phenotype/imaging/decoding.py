@@ -27,7 +27,6 @@ _RLE = {"1.2.840.10008.1.2.5": ("pylibjpeg", "pydicom")}
 _TWELVE = dict.fromkeys((EXTENDED, "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"), ("gdcm_jpeg",))
 _PLUGINS = _TWELVE | _JPEG | _JPEG_LOSSLESS | _JPEG_LS | _JPEG_2000 | _HTJ2K | _RLE
 _PALETTE = "PALETTE COLOR"
-_BOX = b"\0\0\0\x0cjP  "
 
 
 def decodable(transfer_syntax: str, bits_stored: int) -> bool:
@@ -95,31 +94,42 @@ def _native(head: Header) -> NDArray[Any] | None:
     pixels = np.frombuffer(where.body, kind, frames * rows * columns, span[1])
     if used < bits:
         # an overlay may stand in the bits above and below; the shift back to the right extends the sign
-        pixels = (pixels << (bits - 1 - high)).view(pixels.dtype) >> (bits - used)
+        pixels = pixels.astype(kind.newbyteorder("="))
+        pixels <<= bits - 1 - high
+        pixels >>= bits - used
     return pixels.reshape((frames, rows, columns) if frames > 1 else (rows, columns))
 
 
 def _decoded(head: Header) -> NDArray[Any]:
-    from pydicom.pixels import apply_color_lut
-
     read = encoding.dataset(head.where)
     syntax = head.where.transfer_syntax
     if syntax in encoding.NATIVE:
-        stored = get_decoder(read.file_meta.TransferSyntaxUID).as_array(read)[0]
+        stored: NDArray[Any] = get_decoder(read.file_meta.TransferSyntaxUID).as_array(read)[0]
     else:
         stored = _from_codestreams(read, _plugins(syntax, whole(head, "BitsStored", 8) or 8))
-    return apply_color_lut(stored, read) if head.text("PhotometricInterpretation") == _PALETTE else stored
+    return _coloured(stored, read, head.where.little) if head.text("PhotometricInterpretation") == _PALETTE else stored
 
 
 def _from_codestreams(read: Any, plugins: tuple[str, ...]) -> NDArray[Any]:
     failed: Exception = NotImplementedError()
     for plugin in plugins:
         try:
-            with encoding.quiet():
-                return _decoder(read.file_meta.TransferSyntaxUID).as_array(read, decoding_plugin=plugin)[0]
+            pixels: NDArray[Any] = _decoder(read.file_meta.TransferSyntaxUID).as_array(read, decoding_plugin=plugin)[0]
         except Exception as error:  # the next one may take what this one does not
             failed = error
+        else:
+            return pixels
     raise failed
+
+
+def _coloured(stored: NDArray[Any], read: Any, little: bool) -> NDArray[Any]:
+    from pydicom.pixels import apply_color_lut
+
+    for colour in ("Red", "Green", "Blue"):
+        table = f"{colour}PaletteColorLookupTableData"
+        if not little and table in read:  # pydicom takes the words of these tables for little endian
+            read[table].value = np.frombuffer(read[table].value, ">u2").astype("<u2").tobytes()
+    return np.asarray(apply_color_lut(stored, read))
 
 
 def whole(head: Header, keyword: str, default: int | None = None) -> int | None:

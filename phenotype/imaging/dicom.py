@@ -300,7 +300,7 @@ def _unpadded(head: Header, stored: NDArray[Any], highest: bool) -> NDArray[Any]
 
 
 def _stored_value(head: Header, keyword: str, stored: NDArray[Any]) -> int | None:
-    """A value of the header that is written like a pixel, whatever type it declares; None where no pixel can be that."""
+    """A value of the header that is written like a pixel, whatever its declared type; None where no pixel can be that."""
     tag = tag_for_keyword(keyword)
     span = head.found.spans.get(tag) if tag is not None else None
     if span is None or span[2] - span[1] not in (2, 4):

@@ -44,7 +44,9 @@ _KINDS = (
     | {"SQ": _SEQUENCE, "UN": _UNKNOWN}
 )
 _KIND = {vr.encode(): kind for vr, kind in _KINDS.items()}
-_BLANK_VRS = frozenset({b"  ", b"??", b"--"})  # seen in the field for an element of unknown type: a short length follows
+_BLANK_VRS = frozenset(
+    {b"  ", b"??", b"--"}
+)  # seen in the field for an element of unknown type: a short length follows
 _SEQUENCES = frozenset(tag for tag, entry in DicomDictionary.items() if entry[0] == "SQ")
 _STRUCTS = {
     little: tuple(struct.Struct(order + form).unpack_from for form in ("HHI", "HH2sH", "I"))

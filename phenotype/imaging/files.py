@@ -56,7 +56,7 @@ def spell(path: str) -> str:
     return path
 
 
-def open_file(path: str) -> BinaryIO:
+def open_file(path: str, buffering: int = -1) -> BinaryIO:
     """The regular file at `path`, opened for reading. Raises `Unreadable`: "missing", "unreadable_file"."""
     try:
         name = unquote_to_bytes(path.removeprefix(_SPELLED)) if path.startswith(_SPELLED) else path
@@ -68,7 +68,7 @@ def open_file(path: str) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
         raise Unreadable("unreadable_file", "this is no longer a file")
-    return open(opened, "rb")  # noqa: PTH123  (of a descriptor)
+    return open(opened, "rb", buffering)  # noqa: PTH123  (of a descriptor)
 
 
 def open_bytes(ref: FileRef, limit: int = MAX_BYTES) -> bytes:
@@ -77,14 +77,15 @@ def open_bytes(ref: FileRef, limit: int = MAX_BYTES) -> bytes:
     Raises `Unreadable`: "missing", "too_large" (more than `limit` bytes), "unreadable_file", "bad_archive",
     "bad_archive_member".
     """
-    with open_file(ref.path) as file:
+    with open_file(ref.path, 0) as file:
         try:
-            data = _member_bytes(file, ref.member, limit) if ref.member else file.read(limit + 1)
+            if ref.member:
+                return _member_bytes(file, ref.member, limit)
+            if os.fstat(file.fileno()).st_size <= limit:
+                return file.read()
         except OSError as error:
             raise Unreadable("unreadable_file", f"the file cannot be read ({type(error).__name__})") from None
-    if len(data) > limit:
-        raise Unreadable("too_large", f"more than {limit} bytes")
-    return data
+    raise Unreadable("too_large", f"more than {limit} bytes")
 
 
 def _member_bytes(file: BinaryIO, member: str, limit: int) -> bytes:

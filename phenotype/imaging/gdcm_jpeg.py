@@ -1,5 +1,4 @@
-"""A decoding plugin for pydicom: sequential and progressive JPEG of 12 bits, which GDCM decodes but pydicom does not ask
-it for."""
+"""A decoding plugin for pydicom: JPEG of 12 bits, and progressive JPEG, which GDCM decodes but is never asked for."""
 
 from __future__ import annotations
 

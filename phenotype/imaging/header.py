@@ -15,14 +15,13 @@ from pydicom.charset import convert_encodings, decode_bytes, default_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.values import TEXT_VR_DELIMS
 
-from phenotype.imaging.encoding import Index, Layout, quiet
+from phenotype.imaging.encoding import Index, Layout, items, quiet
 
 _CHARSET = 0x00080005
 _BY_CHARSET = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # PS3.5 6.1.2.3: all other text is plain ASCII
 _WHOLE = frozenset({"LT", "ST", "UR", "UT"})  # a backslash in these is a backslash
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
 _TEXT = _BY_CHARSET | _WHOLE | frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
-_UNDECLARED = ("utf-8", "latin-1")  # tried in this order; the second takes any bytes
 
 
 class Header:
@@ -59,7 +58,8 @@ class Header:
         if vr in _NUMBERS:
             form = _NUMBERS[vr]
             count, rest = divmod(len(raw), struct.calcsize("=" + form))
-            return () if rest else tuple(str(n) for n in struct.unpack(f"{'<' if self.where.little else '>'}{count}{form}", raw))
+            order = "<" if self.where.little else ">"
+            return () if rest else tuple(str(n) for n in struct.unpack(f"{order}{count}{form}", raw))
         if raw.isascii() and b"\x1b" not in raw:  # the same in every character set
             text = raw.decode("ascii")
         elif vr in _BY_CHARSET:
@@ -70,6 +70,11 @@ class Header:
         if vr == "PN":
             values = [value.rstrip("\0 ").rstrip("=") for value in values]  # empty groups of components
         return tuple(value.replace("\0", "").strip() for value in values)
+
+    def items(self, keyword: str) -> list[Header]:
+        """The items of a sequence; none where it is absent."""
+        found = items(self.where, self.found, _known(keyword)[0])
+        return [Header(self.where, item, self.charset) for item in found]
 
     def floats(self, keyword: str, count: int) -> tuple[float, ...] | None:
         """`count` finite numbers; None where there are not just these."""
@@ -102,9 +107,9 @@ def _decoded(raw: bytes, encodings: tuple[str, ...]) -> str:
             return decode_bytes(raw, encodings, TEXT_VR_DELIMS)
     declared = encodings[0]
     # ISO_IR 6 has no letters beyond ASCII, so whoever sends some has not declared what they are
-    for encoding in (_UNDECLARED if declared == default_encoding else (declared, *_UNDECLARED)):
+    for encoding in ("utf-8",) if declared == default_encoding else (declared, "utf-8"):
         try:
             return raw.decode(encoding)
-        except (UnicodeError, LookupError):
-            continue
-    raise AssertionError("latin-1 decodes anything")
+        except (UnicodeError, LookupError):  # the next one
+            pass
+    return raw.decode("latin-1")  # takes any bytes

@@ -152,12 +152,19 @@ def keyed() -> Iterator[None]:
         secrets.token_bytes = real
 
 
-def take_in(path: Path, *sources: Path, executor: str = "here") -> None:
-    """All that `phenotype ingest` does, in small batches: a small delivery makes many transactions."""
+def small_batches() -> None:
+    """A small delivery makes many transactions from now on."""
     from phenotype.ingest import ledger
     from phenotype.ingest.stage import Assemble, Ingest
 
     Ingest.batch, Assemble.batch, ledger.CHUNK = 5, 2, 16
+
+
+def take_in(path: Path, *sources: Path, executor: str = "here") -> None:
+    """All that `phenotype ingest` does, in small batches."""
+    from phenotype.ingest.stage import Assemble, Ingest
+
+    small_batches()
     with keyed():
         database = open_database(f"sqlite:///{path}")
     home = path.with_suffix(".files")

@@ -71,7 +71,8 @@ class _Stopped(Exception):
 
 def search(access: Access, queries: Sequence[Query]) -> Iterator[SeriesFound]:
     """The series that a PACS has for any of these queries, each once. Raises Refused where it does not answer."""
-    pacs, seen = Pacs(access), set()
+    seen: set[str] = set()
+    pacs = Pacs(access)
     try:
         for query in queries:
             for series in pacs.search(query):
@@ -99,13 +100,15 @@ def pull(
     for again. Raises Refused where the PACS does not answer the search.
     """
     asked = "\n".join(str(query) for query in queries)
+    pages = chunks(search(access, queries))
+    page = next(pages, [])  # before anything is written down for a PACS that is not there
     with open_inbox(database, home, "dicomweb", access.name, asked) as inbox:
         result = Pulled(inbox.folder)
-        if queries:
-            for found in chunks(search(access, queries)):
-                with database.writing() as session:
-                    result.before += _write_down(session, inbox, found)
-                result.found += len(found)
+        while page:
+            with database.writing() as session:
+                result.before += _write_down(session, inbox, page)
+            result.found += len(page)
+            page = next(pages, [])
         with database.reading() as session:
             wanted = _wanted(session, inbox.export_id)
         if not queries:
@@ -230,8 +233,8 @@ def fetch(pacs: Pacs, inbox: Inbox, wanted: Wanted, stopped: Event) -> Fetched:
     except (PacsError, NotStored) as error:
         attempt.fail(error.reason)
         listed = None
-    except OSError:
-        attempt.fail("disk_error")
+    except OSError as error:
+        attempt.fail(NotStored.of(error).reason)
         listed = None
     settle(folder)
     settle(inbox.folder)
@@ -297,7 +300,7 @@ class _Attempt:
                 if self.stopped.is_set():
                     raise _Stopped
                 if piece is not None:
-                    arriving = arriving or self.inbox.arriving()
+                    arriving = arriving or Arriving(self.inbox.arriving_path())
                     arriving.write(piece)
                     self.size += len(piece)
                     if arriving.reason:

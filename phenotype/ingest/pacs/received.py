@@ -43,13 +43,20 @@ class NotStored(Exception):
         super().__init__(reason)
         self.reason = reason
 
+    @classmethod
+    def of(cls, error: OSError) -> NotStored:
+        """The same of what the system says."""
+        return cls("disk_full" if error.errno in _FULL else "disk_error")
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What an object says it is; empty where it does not say it near its beginning."""
+    """What an object says it is. `series_uid` is empty where it does not say it near its beginning; `by_meta` where
+    only the meta header tells the UID."""
 
     sop_uid: str
     series_uid: str
+    by_meta: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +72,9 @@ class Inbox:
         """The name of a file or folder for what `parts` say."""
         return surrogate(self.key, "received", self.export_id, *parts)
 
-    def arriving(self) -> Arriving:
-        """A new object on its way."""
-        return Arriving(self.beside / secrets.token_hex(8))
+    def arriving_path(self) -> Path:
+        """A place for an object on its way."""
+        return self.beside / secrets.token_hex(8)
 
 
 class Arriving:
@@ -140,7 +147,7 @@ class Arriving:
         return self._digest.hexdigest()
 
     def _fail(self, error: OSError) -> None:
-        self.reason = "disk_full" if error.errno in _FULL else "disk_error"
+        self.reason = NotStored.of(error).reason
 
 
 @contextlib.contextmanager
@@ -164,6 +171,7 @@ def open_inbox(database: Database, home: Path, kind: str, name: str, origin: str
     with lock:
         shutil.rmtree(beside, ignore_errors=True)  # what a process left behind that was killed
         beside.mkdir(mode=0o700)
+        settle(received)
         export_id = register(database, folder).export_id
         with database.writing() as session:
             session.execute(update(Export).where(Export.id == export_id).values(kind=kind))
@@ -171,8 +179,10 @@ def open_inbox(database: Database, home: Path, kind: str, name: str, origin: str
             before = session.scalars(select(VaultExport.origin).where(where)).one()
             lines = list(dict.fromkeys([name, *before.splitlines()[1:], *origin.splitlines()]))
             session.execute(update(VaultExport).where(where).values(origin="\n".join(lines)))
-        yield Inbox(export_id, folder, beside, key)
-        shutil.rmtree(beside, ignore_errors=True)
+        try:
+            yield Inbox(export_id, folder, beside, key)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def settle(folder: Path) -> None:
@@ -216,14 +226,15 @@ def identity(path: Path) -> Identity:
                 uids = {name: _uid(read.get_item(tag)) for name, tag in _UIDS.items() if tag in read}
         except Exception:  # damaged or cut headers fail in more than a dozen ways; the meta header may still do
             uids = {}
-        if not uids.get("sop"):
+        by_meta = not uids.get("sop")
+        if by_meta:
             try:
                 uids["sop"] = str(read_file_meta_info(path).get("MediaStorageSOPInstanceUID", ""))
             except Exception:
                 raise Unreadable("not_dicom", "a meta header that cannot be read") from None
     if not is_uid(uids["sop"]):
         raise Unreadable("not_dicom", "an object without identity")
-    return Identity(uids["sop"], uids.get("series", ""))
+    return Identity(uids["sop"], uids.get("series", ""), by_meta)
 
 
 def _uid(element: Any) -> str:

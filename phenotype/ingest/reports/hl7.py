@@ -261,8 +261,7 @@ def _attached(syntax: Syntax, documents: list[str]) -> tuple[str, str]:
     """The text of the first document that has one, or why none has."""
     refusal = "no_text"
     for document in documents:
-        _, kind, subtype, coding, *rest = [*document.split(syntax.component), "", "", "", "", ""]
-        data = (syntax.component.join(rest[:-4]) or rest[0]).strip()
+        _, kind, subtype, coding, data = [*document.split(syntax.component, 4), "", "", "", ""][:5]
         media_type = {"PDF": "application/pdf", "HTML": "text/html", "RTF": "text/rtf"}.get(subtype.strip().upper())
         media_type = media_type or ("text/plain" if kind.strip().upper() in ("TEXT", "TX", "FT", "ST") else kind)
         try:

@@ -136,10 +136,11 @@ def records(what: str, rows: Iterable[Record], *notes: str) -> Records:
 
 def cleaned(row: Record) -> Record:
     """The record without control characters and endless values outside its text."""
-    values: dict[str, Any] = {name: getattr(row, name) for name in _SHORT}
+    values = {name: getattr(row, name) for name in _SHORT}
     if all(len(value) <= MAX_VALUE and value.isprintable() for value in values.values()):
         return row
-    return replace(row, **{name: _CONTROLS.sub("", value)[:MAX_VALUE].strip() for name, value in values.items()})
+    clean: dict[str, Any] = {name: _CONTROLS.sub("", value)[:MAX_VALUE].strip() for name, value in values.items()}
+    return replace(row, **clean)
 
 
 def joined(blocks: Iterable[tuple[str, str]]) -> str:
