@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -33,8 +34,8 @@ from phenotype.settings import DEFAULT_DATABASE, Settings
 from phenotype.show import Csv, Json
 from phenotype.stage import Refused, stage_fields
 
-
-FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_SHMSIZE", "SQLITE_CANTOPEN"}
+# what SQLite calls it where no more can be written
+_FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_SHMSIZE", "SQLITE_CANTOPEN"}
 
 
 class _Group(typer.core.TyperGroup):
@@ -50,10 +51,10 @@ class _Group(typer.core.TyperGroup):
         except (Refused, DatabaseError, QueryError, LexiconError) as error:
             show.messages.print(str(error), style="red", markup=False)
             raise typer.Exit(1) from None
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             # its message quotes the values of the statement; SQLite's own name of the error quotes nothing
-            name = getattr(getattr(error, "orig", None), "sqlite_errorname", type(error).__name__)
-            full = ": is there space left on its disk? The same command continues" if name in FULL else ""
+            name = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
+            full = ": is there space left on its disk? The same command continues" if name in _FULL else ""
             show.messages.print(f"the database failed ({name}){full}", style="red", markup=False)
             raise typer.Exit(1) from None
 

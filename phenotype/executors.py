@@ -140,20 +140,30 @@ class _Apart:
     def _submit(self, batch: dict[str, Any]) -> Future[Outcome]:
         if self.sandbox.limits is None:
             return self.sandbox.submit(attempt, self.compute, batch)
-        return self.sandbox.submit(_attempt_each, self.compute, batch, parts=len(batch))
+        return self.sandbox.submit(_attempt_each, self.compute, batch, parts=max(1, len(batch)))
 
     def _settle(self, batch: dict[str, Any], future: Future[Outcome]) -> Outcome:
         try:
             return future.result()
         except Ended:
             alone = {subject: self._submit({subject: value}) for subject, value in batch.items()}
-        outcome = Outcome()
+        outcome, tried = Outcome(), True
         for subject, again in alone.items():
             try:
                 outcome.add(again.result())
             except Ended as error:
-                outcome.failures[subject] = Failure(str(error))
+                # the first one to fail was the end of the batch, so this was its second try; the batch never came to
+                # those behind it
+                failed = Outcome(failures={subject: Failure(str(error))})
+                outcome.add(failed if tried else self._once_more(subject, batch))
+                tried = False
         return outcome
+
+    def _once_more(self, subject: str, batch: dict[str, Any]) -> Outcome:
+        try:
+            return self._submit({subject: batch[subject]}).result()
+        except Ended as error:
+            return Outcome(failures={subject: Failure(str(error))})
 
 
 def _attempt_each(compute: Compute, inputs: dict[str, Any]) -> Outcome:

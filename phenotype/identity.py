@@ -36,5 +36,6 @@ def fold(key: bytes, patient_id: str) -> int:
 
 def _digest(key: bytes, *parts: str) -> bytes:
     # lengths before the parts: ("ab", "c") and ("a", "bc") must differ
-    message = b"".join(len(p := part.encode("utf-8", "surrogatepass")).to_bytes(4, "big") + p for part in parts)
+    texts = [part.encode("utf-8", "surrogatepass") for part in parts]
+    message = b"".join([piece for text in texts for piece in (len(text).to_bytes(4, "big"), text)])
     return hmac.digest(key, message, "sha256")  # in one call: a file of a delivery costs little more than this

@@ -124,7 +124,10 @@ class Sandbox:
             if worker.process.poll() is None:
                 return worker
             self._dismiss(worker)
-        worker = _Worker(self.limits)
+        try:
+            worker = _Worker(self.limits)
+        except RuntimeError:
+            worker = _Worker(self.limits)  # something ended it before it began; not twice
         with self._guard:
             self._all.add(worker)
             if self.closed:

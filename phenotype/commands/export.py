@@ -112,3 +112,42 @@ def export_dicom(
         show.messages.print(f"refused: {count} {reason}", markup=False)
     if done.refused:
         raise typer.Exit(FINISHED_WITH_FAILURES)
+
+
+@export_app.command("reports")
+def export_reports(
+    context: typer.Context,
+    out: Annotated[Path, typer.Argument(help="the folder to write")],
+    cohort: Cohort = "",
+    study: Studies = None,
+    everything: Everything = False,
+    strict: Annotated[
+        bool, typer.Option(help="set reports aside in which something still looks like an identifier")
+    ] = True,
+) -> None:
+    """Report texts with identifiers replaced by [NAME], [DATE 2019-03-01] ...: machine-scrubbed, not anonymous."""
+    from phenotype.export.dicom_selection import Selection
+    from phenotype.export.scrub import STATEMENT
+    from phenotype.export.scrub_folder import export_reports as export
+
+    settings: Settings = context.obj
+    with show.progress("export", quiet=settings.quiet) as progress:
+        done = export(
+            open_database(settings.database),
+            out,
+            Selection(cohort, tuple(study or ()), everything),
+            strict=strict,
+            executor=settings.executor,
+            who=getpass.getuser(),
+            progress=progress,
+        )
+    replaced = ", ".join(f"{count} {kind}" for kind, count in sorted(done.replaced.items())) or "nothing"
+    told = f"{done.reports} reports of {done.patients} patients in {out}: {STATEMENT}\nreplaced: {replaced}"
+    show.messages.print(told, markup=False)
+    if done.residue:
+        left = ", ".join(f"{count} {kind}" for kind, count in sorted(done.residue.items()))
+        show.messages.print(f"still looks like an identifier: {left}; set aside: {done.set_aside}", markup=False)
+    for reason, count in sorted(done.failed.items()):
+        show.messages.print(f"failed: {count} {reason}", markup=False)
+    if done.set_aside or done.failed:
+        raise typer.Exit(FINISHED_WITH_FAILURES)

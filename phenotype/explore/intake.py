@@ -52,7 +52,7 @@ def write_intake(database: Database, out: Path) -> Path:
             size=sum(outcome.size for outcome in files),
             bar=bar(total),
             deliveries=[(delivery, bar(delivery.states)) for delivery in deliveries],
-            files=files,
+            files=sorted(files, key=lambda outcome: STATES.index(outcome.state)),
             records=intake.record_outcomes(session),
             series=intake.series_outcomes(session),
             left_out=intake.left_out(session),

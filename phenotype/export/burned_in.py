@@ -20,8 +20,13 @@ MODES: Final = ("quarantine", "mask", "keep")
 ROUNDS: Final = 3  # of looking and painting; what is still read after the last is refused
 MAX_FRAMES: Final = 24  # looked at one by one; of more, these many, evenly apart
 MIN_SCORE: Final = 0.5  # of the recognition; below it a box is taken for anatomy ...
-MIN_CHARACTERS: Final = 2  # ... as is a single letter: markers of side tell nothing of a person
-_MARGIN: Final = 0.25  # of the height of a line, painted around it
+MIN_CHARACTERS: Final = 2  # ... as is a single letter
+MARKERS: Final = frozenset(  # of side, projection and position: they tell nothing of a person
+    word
+    for line in ("PA AP LAT LL RL LAO RAO RE LI RT LT LEFT RIGHT", "LINKS RECHTS STEHEND SITZEND LIEGEND ERECT SUPINE")
+    for word in line.split()
+)
+_MARGIN: Final = 0.3  # of the height of a line, painted above and below it; twice as much before and behind
 _ENLARGED: Final = 1024  # smaller pictures are enlarged to this side, since small letters are lost otherwise
 _MISSING: Final = "text in pixels is looked for by an extra: pip install 'phenotype[ocr]'"
 
@@ -87,7 +92,8 @@ def text_boxes(pictures: list[NDArray[np.uint8]]) -> list[Box]:
     boxes = []
     for picture in pictures:
         for box, text, score in find_text(picture):
-            if score >= MIN_SCORE and sum(c.isalnum() for c in text) >= MIN_CHARACTERS:
+            letters = "".join(c for c in text.upper() if c.isalnum())
+            if score >= MIN_SCORE and len(letters) >= MIN_CHARACTERS and letters not in MARKERS:
                 boxes.append(box)
     return boxes
 
@@ -175,8 +181,8 @@ def _outside_regions(data: Any, pixels: NDArray[Any]) -> bool:
 
 def _grown(box: Box) -> Box:
     top, left, bottom, right = box
-    margin = max(2, round(_MARGIN * (bottom - top)))
-    return top - margin, left - margin, bottom + margin, right + margin
+    margin = max(2, round(_MARGIN * min(bottom - top, right - left)))
+    return top - margin, left - 2 * margin, bottom + margin, right + 2 * margin
 
 
 def _paint(pixels: NDArray[Any], box: Box, photometric: str, data: Any) -> None:

@@ -53,9 +53,7 @@ class _Rules:
     ordinary: frozenset[str]  # names that are words too: only taken for a name with a capital letter
 
 
-def scrub(
-    text: str, known: Known, days: int, *, language: str = "", dates: Iterable[date] = ()
-) -> Scrubbed:
+def scrub(text: str, known: Known, days: int, *, language: str = "", dates: Iterable[date] = ()) -> Scrubbed:
     """Take identifiers out of `text`.
 
     Names become [NAME], days of birth [BIRTH DATE], numbers [NUMBER], other dates [DATE 2019-03-01] moved back by
@@ -68,7 +66,7 @@ def scrub(
     for kind, pattern in _rules().replace:
         work.replace(kind, pattern)
     mine = frozenset(dates)
-    latest = max((d.year for d in mine), default=date.today().year) + 1  # noqa: DTZ011  (a year is enough)
+    latest = max((d.year for d in mine), default=date.today().year) + 1
     move = moved(days, language.startswith("de"), mine, latest)
     for pattern in PATTERNS:
         work.replace("DATE", pattern, move)
@@ -185,8 +183,7 @@ def _rules() -> _Rules:
     compiled: dict[str, list[tuple[str, re.Pattern[str]]]] = {"replace": [], "residue": []}
     for stage, kind, pattern, *_ in rows:
         if stage in compiled:
-            for macro, meaning in macros.items():
-                pattern = pattern.replace(macro, meaning)
-            compiled[stage].append((kind, re.compile(pattern)))
+            whole = functools.reduce(lambda text, macro: text.replace(*macro), macros.items(), pattern)
+            compiled[stage].append((kind, re.compile(whole)))
     ordinary = frozenset(word.casefold() for line in words["ordinary"] for word in line.split())
     return _Rules(tuple(compiled["replace"]), tuple(compiled["residue"]), ordinary)

@@ -31,7 +31,8 @@ PATTERNS: Final = tuple(
         rf"{_BEFORE}(?P<month>0?[1-9]|1[0-2])\s?[./\-]\s?{_YEAR}{_AFTER}{_UNIT}",
         r"(?:(?<=\bam )|(?<=\bvom )|(?<=\bseit )|(?<=\bbis )|(?<=\bzum )|(?<=\bab )|(?<=\bvon ))"
         r"(?P<day>0?[1-9]|[12]\d|3[01])\.\s?(?P<month>0?[1-9]|1[0-2])\.(?!\d)",
-        r"(?:(?<=\bon )|(?<=\bfrom )|(?<=\bdated )|(?<=\bsince )|(?<=\bof ))(?P<one>\d\d?)(?P<sep>/)(?P<two>\d\d?)(?![\d/])",
+        r"(?:(?<=\bon )|(?<=\bfrom )|(?<=\bdated )|(?<=\bsince )|(?<=\bof ))"
+        r"(?P<one>\d\d?)(?P<sep>/)(?P<two>\d\d?)(?![\d/])",
         rf"{_BEFORE}{_YEAR}(?![\d/]|[.,\-]\d|\w){_UNIT}",
     )
 )

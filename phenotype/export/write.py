@@ -69,7 +69,7 @@ def write_table(reports: Iterable[ReportFindings], out: Path) -> int:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(frame.COLUMNS)
             for row in frame.rows(reports):
-                writer.writerow([_cell(value) for value in row])
+                writer.writerow([cell(value) for value in row])
                 count += 1
         beside.replace(out)
     except OSError as error:
@@ -99,8 +99,9 @@ def _text(path: Path) -> TextIO:
 def _rows(file: TextIO, columns: Sequence[str]) -> Callable[[dict[str, Any]], None]:
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
-    return lambda row: writer.writerow({key: _cell(value) for key, value in row.items()}) and None
+    return lambda row: writer.writerow({key: cell(value) for key, value in row.items()}) and None
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """A value for a cell: text that a spreadsheet would run gets a quote before it."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

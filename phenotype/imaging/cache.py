@@ -60,7 +60,7 @@ def read_cached(refs: Sequence[FileRef], folder: Path | None) -> Picture:
     for attempt in (1, 2):  # in case something else was the end of the process
         try:
             future = shared(1, LIMITS).submit(_decode, list(refs), kept, parts, parts=parts)
-            values, spacing, written = future.result()
+            values, told, written = future.result()
         except Ended as error:
             if attempt == 2:
                 raise Unreadable(error.code, error.message) from None
@@ -71,13 +71,15 @@ def read_cached(refs: Sequence[FileRef], folder: Path | None) -> Picture:
             break
     if folder is not None and written:
         _keep_within(folder, written)
-    return _picture(values, spacing)
+    return _picture(values, told)
 
 
-def _picture(values: Values, spacing: Sequence[float]) -> Picture:
+def _picture(values: Values, told: str) -> Picture:
+    """A picture from its pixels and what `_decode` tells of them, as JSON."""
     from phenotype.imaging.dicom import Picture
 
-    return Picture(values.astype(np.float32, copy=False), tuple(spacing))
+    spacing, tilt_corrected = json.loads(told)
+    return Picture(values.astype(np.float32, copy=False), tuple(spacing), tilt_corrected)
 
 
 def _size_and_time(path: str) -> tuple[int, int]:
@@ -121,10 +123,10 @@ def _load(path: Path) -> Picture | None:
 
     try:
         with safe_open(path, framework="np") as file:
-            told, values = file.metadata(), file.get_tensor("pixels")
-        if told["digest"] == _digest(values, told["spacing_mm"]):
+            kept, values = file.metadata(), file.get_tensor("pixels")
+        if kept["digest"] == _digest(values, kept["told"]):
             os.utime(path)  # the oldest is the one that nobody has used
-            return _picture(values, json.loads(told["spacing_mm"]))
+            return _picture(values, kept["told"])
     except FileNotFoundError:
         return None
     except Exception:  # noqa: S110  (however it was damaged)
@@ -134,8 +136,8 @@ def _load(path: Path) -> Picture | None:
     return None
 
 
-def _digest(values: Values, spacing: str) -> str:
-    digest = hashlib.sha256(f"{values.dtype.str} {values.shape} {spacing} ".encode())
+def _digest(values: Values, told: str) -> str:
+    digest = hashlib.sha256(f"{values.dtype.str} {values.shape} {told} ".encode())
     digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
 
@@ -182,18 +184,19 @@ def _free(folder: Path) -> float:
 # ------------------------------------------------------------------------------------------------ in the sandbox
 
 
-def _decode(refs: list[FileRef], place: Path | None, parts: int) -> tuple[Values, tuple[float, ...], int]:
-    """The pixels as the smallest type that holds them, and how many bytes were written to `place`."""
+def _decode(refs: list[FileRef], place: Path | None, parts: int) -> tuple[Values, str, int]:
+    """The pixels as the smallest type that holds them, the rest of the picture as JSON, and how many bytes were
+    written to `place`."""
     from phenotype.imaging.dicom import read_pixels
 
     next_part(parts)
     picture = read_pixels(refs)
-    values = smallest(picture.pixels)
+    values, told = smallest(picture.pixels), json.dumps([picture.spacing_mm, picture.tilt_corrected])
     written = 0
     if place is not None and _is_coded(refs[0]):
         with suppress(OSError):  # a full disk costs the cache, not the image
-            written = _keep(place, values, picture.spacing_mm)
-    return values, picture.spacing_mm, written
+            written = _keep(place, values, told)
+    return values, told, written
 
 
 def smallest(pixels: NDArray[np.float32]) -> Values:
@@ -215,12 +218,10 @@ def _is_coded(ref: FileRef) -> bool:
     return is_picture(data) or encoding.layout(data).transfer_syntax not in encoding.NATIVE - encoding.DEFLATED
 
 
-def _keep(place: Path, values: Values, spacing: tuple[float, ...]) -> int:
+def _keep(place: Path, values: Values, told: str) -> int:
     from safetensors.numpy import save
 
-    spelled = json.dumps(spacing)
-    told = {"spacing_mm": spelled, "digest": _digest(values, spelled)}
-    data: Any = save({"pixels": np.ascontiguousarray(values)}, told)
+    data: Any = save({"pixels": np.ascontiguousarray(values)}, {"told": told, "digest": _digest(values, told)})
     place.parent.mkdir(exist_ok=True, mode=0o700)
     beside = place.with_suffix(f".{secrets.token_hex(4)}.part")
     try:

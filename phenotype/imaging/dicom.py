@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,7 +18,7 @@ from phenotype.imaging.files import FileRef, Unreadable, open_bytes
 from phenotype.imaging.geometry import Slice, Stack, arrange
 from phenotype.imaging.header import Header
 
-__all__ = ["Picture", "decodable", "frame_stack", "is_picture", "numbers", "picture_size", "read_pixels", "slice_of"]
+__all__ = ["Picture", "decodable", "frame_stack", "is_picture", "picture_size", "read_pixels", "slice_of"]
 
 MAX_PIXELS = 1 << 30  # of one image: 4 GiB as float32
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
@@ -52,11 +53,16 @@ def read_pixels(refs: Sequence[FileRef]) -> Picture:
     frames of a multi-frame volume are put into order. Raises `Unreadable` with a reason: those of `open_bytes`,
     `encoding.layout` and `encoding.index`, "decode", "no_pixel_data", "mixed_size", "too_large".
     """
-    with encoding.quiet():
-        if len(refs) == 1:
-            data = open_bytes(refs[0])
-            return _read_picture(data) if is_picture(data) else _read_object(data)
-        return _read_volume(refs)
+    try:
+        with encoding.quiet():
+            if len(refs) == 1:
+                data = open_bytes(refs[0])
+                return _read_picture(data) if is_picture(data) else _read_object(data)
+            return _read_volume(refs)
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:  # a damaged header fails in many ways, and the message may quote it
+        raise Unreadable("decode", f"the pixels have no sound meaning ({type(error).__name__})") from None
 
 
 def _read_volume(refs: Sequence[FileRef]) -> Picture:
@@ -64,7 +70,7 @@ def _read_volume(refs: Sequence[FileRef]) -> Picture:
     slices: list[Slice] = []
     for i, ref in enumerate(refs):
         head = _open(open_bytes(ref))
-        place = slice_of(head)
+        place = _place(head)
         if volume is None:
             if place.rows * place.columns * len(refs) > MAX_PIXELS:
                 raise Unreadable("too_large", "a volume beyond the limit")
@@ -112,72 +118,53 @@ def picture_size(data: bytes) -> tuple[int, int]:
     return rows, columns
 
 
-def slice_of(read: Any, frame: int | None = None) -> Slice:
+def slice_of(head: Header, frame: int | None = None) -> Slice:
     """What a header, or one frame of an enhanced one, says of its place in the patient."""
-    groups = [read] if frame is None else [read, *_frame_groups(read, _PLACE)[frame]]
-    return _slice(read, groups)
+    return _slice(head, [head] if frame is None else [head, *_frame_groups(head, _PLACE)[frame]])
 
 
-def frame_stack(read: Any, frames: int) -> Stack | None:
+def _place(head: Header) -> Slice:
+    """The place of a single frame, wherever it is told."""
+    return slice_of(head, 0 if _OWN in head and head.items(_OWN) else None)
+
+
+def frame_stack(head: Header, frames: int) -> Stack | None:
     """The frames of an enhanced CT or MR put into order; None where they are not one sound stack (a cine loop, several
     phases, a tilted gantry)."""
     try:
-        groups = _frame_groups(read, _PLACE)
-        stack = arrange([_slice(read, [read, *(groups[i] if i < len(groups) else ())]) for i in range(frames)])
+        groups = _frame_groups(head, _PLACE)
+        stack = arrange([_slice(head, [head, *(groups[i] if i < len(groups) else ())]) for i in range(frames)])
     except Unreadable:
         return None
     return None if any(stack.shear) else stack
 
 
-def numbers(groups: Sequence[Any], keyword: str, count: int) -> tuple[float, ...] | None:
-    """`count` finite numbers of an element, from the last of `groups` that has them; None where none has."""
-    for group in reversed(groups):
-        values = _floats(group, keyword, count)
-        if values is not None:
-            return values
-    return None
-
-
-def _floats(group: Any, keyword: str, count: int) -> tuple[float, ...] | None:
-    if isinstance(group, Header):
-        return group.floats(keyword, count)
-    try:
-        values = [float(v) for v in np.atleast_1d(group.get(keyword))]
-    except Exception:  # optional, and pydicom fails in many ways on an ill-formed value
-        return None
-    return tuple(values) if len(values) == count and np.isfinite(values).all() else None
-
-
-def _slice(read: Any, groups: Sequence[Any]) -> Slice:
-    spacing = numbers(groups, "PixelSpacing", 2) or numbers(groups, "ImagerPixelSpacing", 2)
-    thickness = numbers(groups, "SliceThickness", 1)
-    size = numbers([read], "Rows", 1), numbers([read], "Columns", 1)
-    if size[0] is None or size[1] is None:
+def _slice(head: Header, groups: Sequence[Header]) -> Slice:
+    rows, columns = whole(head, "Rows"), whole(head, "Columns")
+    if not rows or not columns:
         raise Unreadable("bad_header", "an image without size")
-    kinds = read.texts("ImageType") if isinstance(read, Header) else np.atleast_1d(read.get("ImageType") or [])
+    thickness = _numbers(groups, "SliceThickness", 1)
     return Slice(
-        rows=int(size[0][0]),
-        columns=int(size[1][0]),
-        position=numbers(groups, "ImagePositionPatient", 3),  # type: ignore[arg-type]  # of the length asked for
-        orientation=numbers(groups, "ImageOrientationPatient", 6),  # type: ignore[arg-type]
-        pixel_spacing=spacing,  # type: ignore[arg-type]
+        rows=rows,
+        columns=columns,
+        position=_numbers(groups, "ImagePositionPatient", 3),  # type: ignore[arg-type]  # of the length asked for
+        orientation=_numbers(groups, "ImageOrientationPatient", 6),  # type: ignore[arg-type]
+        pixel_spacing=_numbers(groups, "PixelSpacing", 2) or _numbers(groups, "ImagerPixelSpacing", 2),  # type: ignore[arg-type]
         thickness=thickness[0] if thickness else None,
-        localiser="LOCALIZER" in [str(v).upper() for v in kinds],
+        localiser="LOCALIZER" in [kind.upper() for kind in head.texts("ImageType")],
     )
 
 
-def _frame_groups(read: Any, names: Sequence[str]) -> list[list[Any]]:
+def _numbers(groups: Sequence[Header], keyword: str, count: int) -> tuple[float, ...] | None:
+    """`count` finite numbers of an element, from the last of `groups` that has them; None where none has."""
+    return next((values for group in reversed(groups) if (values := group.floats(keyword, count))), None)
+
+
+def _frame_groups(head: Header, names: Sequence[str]) -> list[list[Header]]:
     """For each frame the groups of that name: PS3.3 C.7.6.16, what all share, then what is its own."""
-    shared = [group for item in _items(read, _SHARED)[:1] for name in names for group in _items(item, name)]
-    return [[*shared, *(group for name in names for group in _items(item, name))] for item in _items(read, _OWN)]
-
-
-def _items(read: Any, keyword: str) -> list[Any]:
-    if isinstance(read, Header):
-        tag = tag_for_keyword(keyword)
-        found = [] if tag is None else encoding.items(read.where, read.found, tag)
-        return [Header(read.where, item, read.charset) for item in found]
-    return list(read.get(keyword) or [])
+    shared = [group for item in head.items(_SHARED)[:1] for name in names for group in item.items(name)]
+    own = [[*shared, *(group for name in names for group in item.items(name))] for item in head.items(_OWN)]
+    return own or ([shared] if shared else [])
 
 
 def _open(data: bytes) -> Header:
@@ -187,13 +174,19 @@ def _open(data: bytes) -> Header:
 
 def _read_object(data: bytes) -> Picture:
     head = _open(data)
+    if _size(head) > MAX_PIXELS:
+        raise Unreadable("too_large", "more pixels than are read at once")
     pixels = _grey(head)
     if pixels.ndim == 2:
-        return Picture(pixels, slice_of(head).pixel_spacing or ())
+        return Picture(pixels, _place(head).pixel_spacing or ())
     stack = frame_stack(head, len(pixels))
     if stack is None:
         return Picture(pixels, ())
     return Picture(np.ascontiguousarray(pixels[list(stack.order)]), stack.spacing_mm)
+
+
+def _size(head: Header) -> int:
+    return math.prod(whole(head, name, 1) or 1 for name in ("Rows", "Columns", "NumberOfFrames"))
 
 
 def _grey(head: Header, out: Floats | None = None) -> Floats:
@@ -206,10 +199,7 @@ def _grey(head: Header, out: Floats | None = None) -> Floats:
     if samples > 1 or head.text("PhotometricInterpretation") == "PALETTE COLOR":
         grey = stored[..., :3].astype(np.float32) @ _LUMA
     else:
-        try:
-            grey = _meaning(head, stored, out)
-        except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-            raise Unreadable("decode", f"the pixels have no sound meaning ({type(error).__name__})") from None
+        grey = _meaning(head, stored, out)
     if out is None:
         return np.asarray(grey, dtype=np.float32)
     if grey is not out:
@@ -222,8 +212,10 @@ def _grey(head: Header, out: Floats | None = None) -> Floats:
 def _meaning(head: Header, stored: NDArray[Any], out: Floats | None) -> Floats:
     """Grey values after the modality LUT, turned if they are stored the other way round."""
     turned = head.text("PhotometricInterpretation") == "MONOCHROME1"
-    groups = _frame_groups(head, ["PixelValueTransformationSequence"]) if stored.ndim == 3 else []
+    groups = _frame_groups(head, ["PixelValueTransformationSequence"])
     scales = [_scale(head, *own) for own in groups] or [_scale(head)]
+    if stored.ndim == 2:
+        scales = scales[:1]
     if turned and head.text("Modality") in _MEASURED and None not in scales:
         turned = False  # MONOCHROME1 says how to show a quantity, not that it is the other way round
     stored = _unpadded(head, stored, turned != any(scale and scale[0] < 0 for scale in scales))
@@ -300,7 +292,7 @@ def _unpadded(head: Header, stored: NDArray[Any], highest: bool) -> NDArray[Any]
 
 
 def _stored_value(head: Header, keyword: str, stored: NDArray[Any]) -> int | None:
-    """A value of the header that is written like a pixel, whatever its declared type; None where no pixel can be that."""
+    """A value of the header that is written like a pixel, whatever its type there; None where no pixel can be that."""
     tag = tag_for_keyword(keyword)
     span = head.found.spans.get(tag) if tag is not None else None
     if span is None or span[2] - span[1] not in (2, 4):

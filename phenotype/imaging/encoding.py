@@ -21,6 +21,7 @@ from pydicom.datadict import DicomDictionary
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
 from phenotype.imaging.files import Unreadable
 
@@ -37,13 +38,12 @@ MAX_DEPTH = 32  # of sequences in sequences
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_SHORT, _LONG, _SEQUENCE, _UNKNOWN = range(4)
-_KINDS = (
-    dict.fromkeys("AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split(), _SHORT)
-    | dict.fromkeys("OB OD OF OL OV OW SV UC UR UT UV".split(), _LONG)
-    | {"SQ": _SEQUENCE, "UN": _UNKNOWN}
+_SHORT, _LONG, _SEQUENCE, _UNKNOWN, _NEW = range(5)
+_KIND: dict[bytes, int] = (
+    {vr.value.encode(): _SHORT for vr in STANDARD_VR if len(vr) == 2}
+    | {vr.value.encode(): _LONG for vr in EXPLICIT_VR_LENGTH_32}
+    | {b"SQ": _SEQUENCE, b"UN": _UNKNOWN}
 )
-_KIND = {vr.encode(): kind for vr, kind in _KINDS.items()}
 _BLANK_VRS = frozenset(
     {b"  ", b"??", b"--"}
 )  # seen in the field for an element of unknown type: a short length follows
@@ -275,7 +275,7 @@ def _walk(
     implicit_head, explicit_head, long_length = _STRUCTS[little]
     kind_of, sequences = _KIND.get, _SEQUENCES
     spans = {} if found is None else found.spans
-    vr = b""
+    vr, kind = b"", _SHORT
     while position < end:
         if end - position < 8:
             return _tail(body, position, end, depth)
@@ -287,7 +287,7 @@ def _walk(
         else:
             group, number, vr, length = explicit_head(body, position)
             tag = group << 16 | number
-            kind = kind_of(vr)
+            kind = kind_of(vr, _NEW)
         if group == 0xFFFE:
             if tag == _ITEM_END and delimited:
                 return start
@@ -296,11 +296,12 @@ def _walk(
             kind, length = _LONG, implicit_head(body, position)[2]
         elif tag == 0:
             return _tail(body, position, end, depth)
-        elif kind:  # all but those with a short length
-            if not implicit:
-                (length,) = long_length(body, start)
-                start += 4
-        elif kind is None and not vr.isupper():  # unknown ones in capitals have a short length
+        elif implicit or kind == _SHORT:
+            pass
+        elif kind != _NEW:
+            (length,) = long_length(body, start)
+            start += 4
+        elif not _is_vr(vr):  # of those yet to come, a short length is all that can be guessed
             if depth and vr not in _BLANK_VRS:
                 length, vr = implicit_head(body, position)[2], b""  # some writers change to implicit in an item
                 kind = _SEQUENCE if tag in sequences else _LONG
@@ -335,7 +336,7 @@ def _tail(body: bytes, position: int, end: int, depth: int) -> int:
 
 
 def _undefined(
-    body: bytes, start: int, end: int, implicit: bool, little: bool, depth: int, kind: int | None
+    body: bytes, start: int, end: int, implicit: bool, little: bool, depth: int, kind: int
 ) -> tuple[int, list[tuple[int, int]] | None]:
     """The end of an element of undefined length, and where its items lie unless it is a sequence."""
     if kind == _UNKNOWN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from typing import Any
 
@@ -15,8 +16,7 @@ def is_available(transfer_syntax: str) -> bool:
 
 def decode_frame(source: bytes, runner: Any) -> bytes:
     """The pixels of one coded frame, as pydicom's `DecodeRunner` wants them from a plugin."""
-    import gdcm
-
+    gdcm: Any = importlib.import_module("gdcm")
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(source)
     fragments = gdcm.SequenceOfFragments.New()

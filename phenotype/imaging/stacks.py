@@ -23,7 +23,7 @@ def divide(slices: Sequence[Slice]) -> list[Stack]:
     Slices belong together by size, spacing and orientation. What then lies at one position is a double (equal pixels:
     one is dropped), or of several stacks, told apart by the acquisition, or else by whole runs of InstanceNumber.
     Localisers, doubles and a minority of slices that form no stack are left out, each with its reason: "localiser",
-    "double", "other_size", "other_orientation", "other_acquisition", or one of `arrange`. Raises `Unreadable` with the
+    "same_slice", "other_size", "other_orientation", "other_acquisition", or one of `arrange`. Raises `Unreadable` with the
     reason where the sound stacks are not the greater part.
     """
     left = {i: "localiser" for i, s in enumerate(slices) if s.localiser}
@@ -34,7 +34,8 @@ def divide(slices: Sequence[Slice]) -> list[Stack]:
     stacks: list[Stack] = []
     for group in groups:
         if len(group) < FEWEST and len(groups) > 1:
-            faults |= dict.fromkeys(group, _difference(slices[group[0]], slices[groups[0][0]]))
+            usual = groups[1 if group is groups[0] else 0]
+            faults |= dict.fromkeys(group, _difference(slices[group[0]], slices[usual[0]]))
             continue
         found, doubles, faulty = _stacks(slices, group)
         stacks += found
@@ -94,7 +95,7 @@ def _doubles(slices: Sequence[Slice], group: Sequence[int]) -> _Faults:
         if s.pixel_hash and s.position:
             key = (s.pixel_hash, s.acquisition, *(round(v, 2) + 0.0 for v in s.position))
             if key in seen:
-                doubles[i] = "double"
+                doubles[i] = "same_slice"
             seen.add(key)
     return doubles
 
@@ -168,11 +169,15 @@ def _runs(slices: Sequence[Slice], group: list[int]) -> list[list[int]]:
         return []
     ranked = [sorted(place, key=lambda i: numbers[i] or 0) for place in places]
     runs = [list(run) for run in zip(*ranked, strict=True)]
-    spans = [sorted(numbers[i] or 0 for i in run) for run in runs]
-    one_by_one = all(before[-1] < after[0] for before, after in pairwise(spans))
-    spans = sorted([numbers[place[0]] or 0, numbers[place[-1]] or 0] for place in ranked)
-    in_turns = all(before[-1] < after[0] for before, after in pairwise(spans))
-    return runs if one_by_one or in_turns else []
+    if len({tuple(np.argsort([numbers[i] or 0 for i in run])) for run in runs}) > 1:
+        return []  # each run goes through the places in the same way, or the numbers mean something else
+    return runs if _apart(numbers, runs) or _apart(numbers, ranked) else []
+
+
+def _apart(numbers: dict[int, int | None], groups: Sequence[Sequence[int]]) -> bool:
+    """Whether the numbers of each group are all before those of the next, in some order of the groups."""
+    spans = sorted((min(numbers[i] or 0 for i in group), max(numbers[i] or 0 for i in group)) for group in groups)
+    return all(before[1] < after[0] for before, after in pairwise(spans))
 
 
 def _interleaved(slices: Sequence[Slice], stacks: Sequence[Stack]) -> bool:

@@ -1,16 +1,15 @@
 """What a header says of modality, body part, view and text in the pixels, checked against what else it says.
 
 Only codes come out: the words that were compared stay in the vault. The tables are data: a line is a code and the words
-that mean it, English and German, in the plain letters that `_words` leaves; a star stands for any ending, "_" for a
-space. Codes are the terms of DICOM: body parts of PS3.16 annex L, modalities of PS3.3 C.7.3.1.1.1, views of C.8.1.1.
+that mean it, English and German, as `Lexicon` reads them. Codes are the terms of DICOM: body parts of PS3.16 annex L, modalities of PS3.3 C.7.3.1.1.1, views of C.8.1.1.
 """
 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Collection, Iterable
-from itertools import pairwise
+from collections.abc import Collection
+
+from phenotype.ingest.lexicon import Lexicon, codes_of, table, words
 
 _BODY_PARTS = """
 HEAD            cranial cranium kopf neurocran* ncct cct cmrt kranial*
@@ -159,29 +158,29 @@ AXIAL    axial* tangential* sunrise merchant lauenstein*
 LLD      left_lateral_decubitus linksseitenlage*
 RLD      right_lateral_decubitus rechtsseitenlage*
 """
-_POSITIONS = {"LL": "LATERAL", "RL": "LATERAL", "L": "LATERAL"} | dict.fromkeys(
-    "RLO LLO RAO LAO RPO LPO".split(), "OBLIQUE"
-)  # ViewPosition; in a description these letters may mean something else
-_BREAST_VIEWS = frozenset("CC MLO ML LM LMO XCC XCCL XCCM FB SIO ISO".split())
+_POSITIONS = {"LL": "LATERAL", "RL": "LATERAL", "L": "LATERAL", "RLO": "OBLIQUE", "LLO": "OBLIQUE", "RAO": "OBLIQUE"}
+_POSITIONS |= {"LAO": "OBLIQUE", "RPO": "OBLIQUE", "LPO": "OBLIQUE"}  # in a description they may mean something else
+_BREAST_VIEWS = frozenset({"CC", "MLO", "ML", "LM", "LMO", "XCC", "XCCL", "XCCM", "FB", "SIO", "ISO"})
 _RADIOGRAPHS = frozenset({"CR", "DX", "RG", "MG"})
 _FRONTAL, _SIDEWAYS = frozenset({"PA", "AP"}), frozenset({"LATERAL"})
 
 # The beginning of a SOP class, the modality that it stands for, and which others a header may name in its place
 _CLASSES = """
 ComputedRadiography CR DX RG PX IO MG|DigitalXRay DX CR RG PX IO MG|DigitalMammography MG|DigitalIntraOral IO DX CR PX
-BreastTomosynthesis MG|BreastProjection MG|CTImage CT|EnhancedCT CT|LegacyConvertedEnhancedCT CT|MRImage MR|EnhancedMR MR
-MRSpectroscopy MR|LegacyConvertedEnhancedMR MR|Ultrasound US IVUS|EnhancedUSVolume US IVUS|XRayAngiographic XA RF
-EnhancedXA XA RF|XRay3DAngiographic XA RF CT|XRayRadiofluoroscopic RF XA|EnhancedXRF RF XA|NuclearMedicine NM PT
+BreastTomosynthesis MG|BreastProjection MG|CTImage CT|EnhancedCT CT|LegacyConvertedEnhancedCT CT|MRImage MR
+EnhancedMR MR|MRSpectroscopy MR|LegacyConvertedEnhancedMR MR|Ultrasound US IVUS|EnhancedUSVolume US IVUS
+XRayAngiographic XA RF|EnhancedXA XA RF|XRay3DAngiographic XA RF CT|XRayRadiofluoroscopic RF XA
+EnhancedXRF RF XA|NuclearMedicine NM PT
 PositronEmission PT|EnhancedPET PT|LegacyConvertedEnhancedPET PT|IntravascularOpticalCoherence IVOCT
 OphthalmicTomography OPT OCT|OphthalmicPhotography OP XC|VLEndoscopic ES GM XC|VideoEndoscopic ES GM XC
 VLMicroscopic GM SM|VLSlideCoordinates SM GM|VLWholeSlideMicroscopy SM|VLPhotographic XC ES DMS GM OP
 VideoPhotographic XC ES|VideoMicroscopic GM SM|DermoscopicPhotography DMS XC
 """
-_MODALITIES = frozenset(
-    "AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DSC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL IVOCT IVUS "
-    "KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF RG RTDOSE "
-    "RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF STAIN TG US VA XA XC".split()
-)
+_MODALITIES = """
+AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DSC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL IVOCT IVUS KER
+KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF RG RTDOSE RTIMAGE
+RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF STAIN TG US VA XA XC
+"""
 # Retired terms and those that were never any
 _SPELLINGS = {"PET": "PT", "MRI": "MR", "MA": "MR", "MS": "MR", "DS": "XA", "DSA": "XA", "DF": "RF", "CF": "RF"}
 _SPELLINGS |= {"VF": "RF", "EC": "US", "DD": "US", "CD": "US", "ST": "NM", "XR": "DX", "DR": "DX", "CP": "XC"}
@@ -189,17 +188,19 @@ _SPELLINGS |= {"VF": "RF", "EC": "US", "DD": "US", "CD": "US", "ST": "NM", "XR":
 _TEXT_DRAWN = frozenset({"US", "IVUS", "ES", "XC", "GM", "OP", "OT", "DOC", "ECG"})  # by the systems themselves
 _GREY = frozenset({"CT", "MR", "CR", "DX", "MG", "PT", "XA", "RF"})
 _SCREENS = ("SCREEN", "DOSE", "SUMMARY", "REPORT", "CAPTURE")  # in ImageType
+# The transfer syntaxes that allow loss, though not every file in them has lost something
 _LOSSY = frozenset(
-    "1.2.840.10008.1.2.4." + end for end in "50 51 52 53 54 55 56 59 60 61 62 63 64 81 91 93 112 203".split()
-)  # those that allow loss, though not every file in them has lost something
+    f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 52, 53, 54, 55, 56, 59, 60, 61, 62, 63, 64, 81, 91, 93, 112, 203)
+)
 
 
+@functools.lru_cache(maxsize=256)
 def modality_of(sop_class: str, declared: str) -> tuple[str, str]:
     """The modality and what it rests on: "header"; "class" where the SOP class says otherwise, and counts; "secondary"
     where a secondary capture (a screen, a dose page, a film) names the modality of what it was captured from."""
     declared = declared.strip().upper()
     declared = _SPELLINGS.get(declared, declared)
-    known = declared in _MODALITIES
+    known = declared in _MODALITIES.split()
     own = _class_modalities(sop_class)
     if own and declared not in own:
         return own[0], "class"
@@ -296,7 +297,7 @@ def is_lossy(transfer_syntax: str, flag: str) -> bool:
 
 
 def _parts(text: str) -> frozenset[str]:
-    return _body_words().find(_words(text))
+    return _body_words().find(words(text))
 
 
 def _united(parts: Collection[str]) -> str:
@@ -307,11 +308,11 @@ def _united(parts: Collection[str]) -> str:
         left -= {"HEART"} if "CHEST" in left else set()
     if len(left) == 1:
         return next(iter(left))
-    return next((term for term, members in _table(_TOGETHER) if members == left), "")
+    return next((term for term, members in table(_TOGETHER) if members == left), "")
 
 
 def _members(part: str) -> frozenset[str]:
-    return next((members for term, members in _table(_TOGETHER) if term == part), frozenset({part}))
+    return next((members for term, members in table(_TOGETHER) if term == part), frozenset({part}))
 
 
 def _agree(one: str, other: str) -> bool:
@@ -324,17 +325,15 @@ def _agree(one: str, other: str) -> bool:
     if any(member != part and _agree(member, part) for member in _members(one) for part in _members(other)):
         return True
     return any(
-        (name == one and other in beside) or (name == other and one in beside) for name, beside in _table(_BESIDE)
+        (name == one and other in beside) or (name == other and one in beside) for name, beside in table(_BESIDE)
     )
 
 
 def _view(text: str, breast: bool) -> str:
     """The one view that a text names."""
-    if breast:
-        found = {word.upper() for word in _words(text)} & _BREAST_VIEWS
-    else:
-        found = set(_view_words().find(_words(text)))
-    return found.pop() if len(found) == 1 else ""
+    words = words(text)
+    found = {word.upper() for word in words} & _BREAST_VIEWS if breast else _view_words().find(words)
+    return next(iter(found)) if len(found) == 1 else ""
 
 
 def _seen_otherwise(view: str, orientation: tuple[str, ...]) -> bool:
@@ -343,84 +342,35 @@ def _seen_otherwise(view: str, orientation: tuple[str, ...]) -> bool:
     return (view in _SIDEWAYS and across in ("L", "R")) or (view in _FRONTAL and across in ("A", "P"))
 
 
-def _words(text: str) -> list[str]:
-    """The words of a text in small plain letters, with p.a. and a. p. as one."""
-    text = text.casefold()
-    for letter, plain in (("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("ß", "ss")):
-        text = text.replace(letter, plain)
-    return re.findall(r"[a-z]+", re.sub(r"\b([ap])\.\s?([ap])\b\.?", r"\1\2", text))
-
-
-class _Lexicon:
-    """Codes by the words that mean them: whole words, beginnings of words, two words together."""
-
-    def __init__(self, table: str, more: Iterable[str] = ()) -> None:
-        self.whole = {code.lower(): code for code in more}
-        self.start: dict[str, str] = {}
-        self.pair: dict[tuple[str, str], str] = {}
-        for line in table.strip().splitlines():
-            code, *words = line.split()
-            for word in (code.lower(), *words):
-                first, _, second = word.partition("_")
-                if second:
-                    self.pair[first, second.rstrip("*")] = code
-                elif word.endswith("*"):
-                    self.start[word[:-1]] = code
-                else:
-                    self.whole[word] = code
-
-    def find(self, words: list[str]) -> frozenset[str]:
-        """The codes that these words mean; a pair counts before its words, the longest beginning before a shorter."""
-        rest, found = list(words), set[str]()
-        for i, (one, two) in enumerate(pairwise(words)):
-            code = next(
-                (code for (first, second), code in self.pair.items() if one == first and two.startswith(second)), ""
-            )
-            if code:
-                found.add(code)
-                rest[i] = rest[i + 1] = ""
-        for word in rest:
-            starts = (self.start.get(word[:size], "") for size in range(len(word), 2, -1))
-            found.add(self.whole.get(word, "") or next(filter(None, starts), ""))
-        return frozenset(found - {"", "-"})
-
-
-@functools.cache
-def _table(table: str) -> tuple[tuple[str, frozenset[str]], ...]:
-    lines = (line.split() for line in table.replace("|", "\n").strip().splitlines())
-    return tuple((name, frozenset(rest)) for name, *rest in lines)
-
-
 @functools.cache
 def _wider_than() -> dict[str, frozenset[str]]:
     """Term -> the narrower ones within it."""
     found: dict[str, frozenset[str]] = {}
-    for name, within in _table(_WITHIN):
+    for name, within in table(_WITHIN):
         found[name] = found.get(name, frozenset()) | within
     return found
 
 
 @functools.cache
-def _body_words() -> _Lexicon:
-    return _Lexicon(_BODY_PARTS, (term for term, _ in _table(_TOGETHER)))
+def _body_words() -> Lexicon:
+    return Lexicon(_BODY_PARTS, (term for term, _ in table(_TOGETHER)))
 
 
 @functools.cache
-def _view_words() -> _Lexicon:
-    return _Lexicon(_VIEWS)
+def _view_words() -> Lexicon:
+    return Lexicon(_VIEWS)
 
 
 @functools.cache
 def _anatomy() -> dict[str, str]:
-    return {code: term for term, codes in _table(_ANATOMY) for code in codes}
+    return codes_of(_ANATOMY)
 
 
 @functools.cache
 def _view_codes() -> dict[str, str]:
-    return {code: term for term, codes in _table(_VIEW_CODES) for code in codes}
+    return codes_of(_VIEW_CODES)
 
 
-@functools.lru_cache(maxsize=256)
 def _class_modalities(sop_class: str) -> tuple[str, ...]:
     lines = (line.split() for line in _CLASSES.replace("|", "\n").strip().splitlines())
     return next((tuple(rest) for start, *rest in lines if sop_class.startswith(start)), ())

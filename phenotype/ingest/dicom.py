@@ -1,6 +1,6 @@
 """The header of a DICOM object as plain values, what must hold before its pixels are decoded, and its digests.
 
-One walk over the bytes finds every element; only the values that are kept are converted, and the pixels are hashed once.
+One walk over the bytes finds every element; only the values that are kept are converted; each byte is hashed once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from pydicom.uid import UID
+from pydicom.uid import UID_dictionary
 
 from phenotype.imaging import encoding
 from phenotype.imaging.decoding import decodable
@@ -24,8 +24,8 @@ from phenotype.stage import Refused
 
 DICOMDIR = "1.2.840.10008.1.3.10"
 MAX_PIXEL_BYTES = 4 << 30  # of one object, decoded
-# What tells stacks in one series apart, in the order in which `DicomFile.acquisition` joins them. Some differ from slice
-# to slice in some scanners' series: who groups slices must not take a difference for a reason by itself.
+# What tells stacks in one series apart, in the order in which `DicomFile.acquisition` joins them. Some scanners write
+# a number of its own for each slice: who groups slices must not take a difference for a reason by itself.
 ACQUISITION = (
     "AcquisitionNumber",
     "EchoNumbers",
@@ -41,7 +41,7 @@ _COMPONENTS = ("M", "P", "R", "I", "W", "F", "IP", "OP", "ADC", "FA", "TRACEW", 
 _PRIVATE_B = ((0x0019, 0x100C, b"SIEMENS"), (0x0043, 0x1039, b"GEMS_PARM"), (0x2001, 0x1003, b"Philips"))
 # Objects with pixels that are no image of a patient: results, plans, doses, overlays
 _NOT_IMAGES = frozenset(
-    name + "Storage" for name in "RTImage Segmentation LabelMapSegmentation ParametricMap RTDose HeightMap".split()
+    f"{name}Storage" for name in ("RTImage", "Segmentation", "LabelMapSegmentation", "ParametricMap", "RTDose")
 )
 _CODESTREAMS = "1.2.840.10008.1.2.4."  # JPEG and its successors
 _RLE = "1.2.840.10008.1.2.5"
@@ -95,7 +95,7 @@ def _read(data: bytes) -> tuple[str, DicomFile | Records]:
     sop_class = text("SOPClassUID") or where.sop_class
     if DICOMDIR in (sop_class, where.sop_class) or "DirectoryRecordSequence" in head:
         raise Ignored("dicomdir", "a directory; the files themselves are read")
-    keyword = _keyword(sop_class)
+    keyword = _registered(sop_class)[1]
     name = keyword or sop_class
     if "ImageStorage" not in name and (name in _NOT_IMAGES or _whole(text("Rows")) is None):
         return hashlib.sha256(data).hexdigest(), _document(where, sop_class, keyword)
@@ -122,7 +122,7 @@ def _read(data: bytes) -> tuple[str, DicomFile | Records]:
     view, view_basis = checks.view_of(
         modality, text("ViewPosition"), _codes(head, "ViewCodeSequence"), near, far, head.texts("PatientOrientation")
     )
-    birth, study_date = text("PatientBirthDate"), text("StudyDate")
+    birth, study_date, meaning = text("PatientBirthDate"), text("StudyDate"), text("PhotometricInterpretation")
     return digest, DicomFile(
         sop_class=name,
         sop_uid=sop_uid,
@@ -142,8 +142,8 @@ def _read(data: bytes) -> tuple[str, DicomFile | Records]:
         accession=text("AccessionNumber"),
         study_date=study_date,
         study_time=text("StudyTime"),
-        study_description=text("StudyDescription"),
-        series_description=text("SeriesDescription"),
+        study_description=far[-1],
+        series_description=near[0],
         body_part=body_part,
         view=view,
         frame_of_reference=text("FrameOfReferenceUID"),
@@ -158,12 +158,7 @@ def _read(data: bytes) -> tuple[str, DicomFile | Records]:
         acquisition=_acquisition(head, modality, kinds),
         lossy=checks.is_lossy(where.transfer_syntax, text("LossyImageCompression")),
         burned_in=checks.burned_in_of(
-            text("BurnedInAnnotation"),
-            text("RecognizableVisualFeatures"),
-            name,
-            modality,
-            kinds,
-            text("PhotometricInterpretation"),
+            text("BurnedInAnnotation"), text("RecognizableVisualFeatures"), name, modality, kinds, meaning
         ),
         view_basis=view_basis,
         modality_basis=modality_basis,
@@ -182,8 +177,10 @@ def _document(where: encoding.Layout, sop_class: str, keyword: str) -> Records:
     return documents.read_document(keyword, where)
 
 
-def _keyword(sop_class: str) -> str:
-    return UID(sop_class).keyword
+def _registered(uid: str) -> tuple[str, str]:
+    """Name and keyword of a UID in the registry of PS3.6; empty where it is a private one."""
+    entry = UID_dictionary.get(uid)
+    return (entry[0], entry[4]) if entry else ("", "")
 
 
 def _place(head: Header, frames: int) -> tuple[Slice, bool]:
@@ -235,7 +232,7 @@ def _pixels(head: Header, rows: int, columns: int, frames: int) -> _Pixels:
         swapped = 1 if where.little or vr == b"OB" else max(bits // 8, 2)
         return _Pixels(((start, stop),), swapped)
     if not decodable(syntax, _whole(head.text("BitsStored")) or bits):
-        raise Refused("transfer_syntax", f"no decoder for {UID(syntax).name}")
+        raise Refused("transfer_syntax", f"no decoder for {_registered(syntax)[0] or 'a private one'}")
     if fragments is None:
         raise Refused("bad_structure", "pixels not in fragments, in a transfer syntax that has nothing else")
     parts = tuple(part for part in fragments[1:] if part[0] < part[1])  # the first item is the table of offsets

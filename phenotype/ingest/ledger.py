@@ -148,9 +148,10 @@ class Batch:
 
     def _by_content(self, hashes: set[str]) -> dict[str, str]:
         """Keyed hash -> the file that was taken in with this content."""
-        taken = ExportFile.state.in_(("ingested", "conflict"))
-        query = select(ExportFile.content_hash, ExportFile.id).where(ExportFile.content_hash.in_(hashes), taken)
-        return {content: file_id for content, file_id in self.session.execute(query) if content}
+        query = select(ExportFile.content_hash, ExportFile.id, ExportFile.state)
+        found = self.session.execute(query.where(ExportFile.content_hash.in_(hashes)))
+        # asked for the states as well, SQLite takes their index and looks through all files, batch after batch
+        return {content: file_id for content, file_id, state in found if content and state in ("ingested", "conflict")}
 
     def _objects(
         self, heads: dict[str, tuple[DicomFile, str]], hashes: dict[str, str], states: dict[str, dict[str, Any]]

@@ -12,15 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
+from typing import TypeAlias
 
 from phenotype.imaging.dicom import is_picture, picture_size
 from phenotype.imaging.files import FileRef, Unreadable, open_bytes
 from phenotype.ingest.contents import DicomFile, PictureFile, Read, Records
 from phenotype.ingest.contents import Ignored as IgnoredByRule
-from phenotype.ingest.dicom import read_header
+from phenotype.ingest.dicom import read_object
 from phenotype.ingest.reports import fhir, files, hl7, markup, sheets
 from phenotype.ingest.tables import looks_like_table, read_table
 from phenotype.stage import Refused
+
+Content: TypeAlias = DicomFile | PictureFile | Records
 
 LISTS = frozenset({".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet", ".xml"})  # may list pictures by their names
 
@@ -51,7 +54,7 @@ class Format:
 
     kind: str
     fits: Callable[[Delivered], object]
-    read: Callable[[Delivered], DicomFile | PictureFile | Records]
+    read: Callable[[Delivered], Content | tuple[str, Content]]  # with a digest where it needs its own
 
 
 def _refused(code: str, message: str) -> Callable[[Delivered], Records]:
@@ -69,9 +72,8 @@ def _is_named(file: Delivered) -> bool:
     return bool(file.names) and bool(files.pattern(file.names).search(file.name))
 
 
-def _zip_holds(*parts: bytes) -> Callable[[Delivered], bool]:
-    # names stand in the directory at the end of a zip
-    return lambda file: file.data[:4] == b"PK\x03\x04" and any(part in file.data[-65536:] for part in parts)
+def _zip_holds(part: bytes) -> Callable[[Delivered], bool]:
+    return lambda file: file.data[:4] == b"PK\x03\x04" and part in file.data  # names stand in a zip as they are
 
 
 _HL7 = re.compile(rb"(?:MSH|FHS|BHS)[^A-Za-z0-9\s]")
@@ -79,9 +81,9 @@ _SAVE = "save it in another format: .xlsx, .csv or .txt"
 
 # in this order, DICOM first since most files are: the first that fits reads
 FORMATS = (
-    Format("dicom", lambda f: f.data[128:132] == b"DICM", lambda f: read_header(f.data)),
+    Format("dicom", lambda f: f.data[128:132] == b"DICM", lambda f: read_object(f.data)),
     Format("picture", lambda f: is_picture(f.data), lambda f: PictureFile(*picture_size(f.data))),
-    Format("dicom", _bare_dicom, lambda f: read_header(f.data)),
+    Format("dicom", _bare_dicom, lambda f: read_object(f.data)),
     Format("pdf", lambda f: b"%PDF-" in f.data[:1024], lambda f: files.read_pdf(f.data, f.name, f.names)),
     Format("parquet", lambda f: f.data[:4] == b"PAR1", lambda f: sheets.read_parquet(f.data, f.columns)),
     Format("xlsx", _zip_holds(b"xl/workbook.xml"), lambda f: sheets.read_workbook(f.data, f.columns)),
@@ -101,7 +103,7 @@ FORMATS = (
         lambda f: read_table(f.data, f.columns),
     ),
     Format("text", lambda f: f.suffix in files.TEXTS, lambda f: files.read_text(f.data, f.name, f.names)),
-    Format("", lambda _: True, lambda f: read_header(f.data)),
+    Format("", lambda _: True, lambda f: read_object(f.data)),
 )
 
 
@@ -118,18 +120,21 @@ def read_file(ref: FileRef, columns: Mapping[str, str], names: str = "") -> Read
         if error.code not in ("bad_archive_member", "too_large"):
             raise
         return Read("", "", None, "quarantined", error.code)
-    file = Delivered(data, ref.member.partition("/")[2] or ref.path, columns, names)
-    digest = hashlib.sha256(data).hexdigest()
-    return _read(file, digest)
+    return read_delivered(Delivered(data, ref.member.partition("/")[2] or ref.path, columns, names))
 
 
-def _read(file: Delivered, digest: str) -> Read:
+def read_delivered(file: Delivered) -> Read:
+    """What the bytes of a file hold, or why they hold nothing that is taken in."""
     kind = ""
     try:
         found = next(format_ for format_ in FORMATS if format_.fits(file))
         kind = found.kind
-        return Read(digest, kind or "dicom", found.read(file))
+        content = found.read(file)
     except IgnoredByRule as rule:
-        return Read(digest, kind, None, "ignored", rule.code)
+        return Read(hashlib.sha256(file.data).hexdigest(), kind, None, "ignored", rule.code)
     except (Refused, Unreadable) as error:
-        return Read(digest, kind, None, "quarantined", error.code)
+        return Read(hashlib.sha256(file.data).hexdigest(), kind, None, "quarantined", error.code)
+    if isinstance(content, tuple):
+        digest, content = content
+        return Read(digest, "dicom" if isinstance(content, DicomFile) else "sr", content)
+    return Read(hashlib.sha256(file.data).hexdigest(), kind, content)

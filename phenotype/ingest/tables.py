@@ -11,7 +11,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import PurePosixPath
 
@@ -67,7 +67,7 @@ class Table(Records):
 
     encoding: str
     delimiter: str
-    columns: dict[str, str]  # meaning -> name in the header
+    columns: dict[str, str] = field(repr=False)  # meaning -> name in the header
 
 
 def read_table(data: bytes, columns: Mapping[str, str] | None = None) -> Table:

@@ -21,11 +21,9 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ingest"))  # dicom_maker stands there
-
 import alembic.command  # noqa: F401  (imported once, not in each fork)
 import numpy as np
-from dicom_maker import ct_slice, dicom
+from dicom_maker import ct_slice, dicom, uid  # noqa: F401
 from PIL import Image
 from support import contents
 
@@ -72,20 +70,21 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
-def hl7(accession: str, patient: str, words: str, *, status: str = "F", number: str = "1", when: str = "20200102",
-        name: str = "", birth: str = "", issuer: str = "HOSP", key: str = "", study_uid: str = "",
-        charset: str = "UNICODE UTF-8") -> bytes:  # fmt: skip
-    """A message ORU^R01 with one report; `key` is the filler's order number, which all versions of a report share."""
-    obx = [
-        f"OBX|{i}|TX|18748-4^Diagnostic imaging report^LN||{w}||||||{status}"
-        for i, w in enumerate(words.split("\n"), 1)
-    ]
+def hl7(accession: str, patient: str, words: str, *, status: str = "F", when: str = "20200102", name: str = "",
+        birth: str = "", issuer: str = "HOSP", key: str = "", study_uid: str = "", charset: str = "UNICODE UTF-8",
+        withdrawn: bool = False) -> bytes:  # fmt: skip
+    """A message ORU^R01 with one report; `key` is the filler's order number, which all its versions share."""
+    code, letter = "18748-4^Diagnostic imaging report^LN", "X" if withdrawn else status if status in "PFCA" else "F"
+    obx = [f"OBX|{i}|TX|{code}||{line}||||||{letter}" for i, line in enumerate(words.split("\n"), 1)]
     if study_uid:
-        obx.append(f"OBX|{len(obx) + 1}|ST|113014^DICOM Study^DCM||{study_uid}||||||{status}")
+        obx.append(f"OBX|{len(obx) + 1}|ST|113014^DICOM Study^DCM||{study_uid}||||||{letter}")
+    order = [""] * 26
+    order[0], order[1], order[3], order[4] = "OBR", "1", key or accession, "CXR^Chest PA^L"
+    order[7], order[18], order[22], order[25] = "20200101120000", accession, f"{when}120000", status
     lines = [
-        f"MSH|^~\\&|RIS|HOSP|RESEARCH|HOSP|{when}120000||ORU^R01|{number}|P|2.5.1|||||AUT|{charset}",
+        f"MSH|^~\\&|RIS|HOSP|RESEARCH|HOSP|{when}120000||ORU^R01|1|P|2.5.1|||||AUT|{charset}",
         f"PID|1||{patient}^^^{issuer}||{name}||{birth}|F",
-        f"OBR|1|{accession}|{key or accession}|CXR^Chest PA^L|||20200101120000||||||||||||||{when}120000|||{status}",
+        "|".join(order),
         *obx,
     ]
     encoding = {"UNICODE UTF-8": "utf-8", "8859/1": "latin-1"}[charset]
@@ -123,7 +122,7 @@ def nasty() -> dict[str, bytes]:
         "pictures/p2.png": png(20),
         "pictures/p3.png": png(30),
         "hl7/1.hl7": hl7("A4", "P3", "Preliminary: effusion.", status="P", when="20200102", key="R4"),
-        "hl7/2.hl7": hl7("A4", "P3", "No effusion.", status="F", when="20200103", key="R4", number="2"),
+        "hl7/2.hl7": hl7("A4", "P3", "No effusion.", status="F", when="20200103", key="R4"),
     }
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from phenotype.imaging.files import Unreadable
 from phenotype.imaging.geometry import Slice, arrange, plane_of
+from phenotype.imaging.stacks import divide
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
@@ -25,7 +26,7 @@ def stack(n: int = 8, gap: float = 2.5, orientation=AXIAL, axis: int = 2) -> lis
 
 def reason(slices: list[Slice]) -> str:
     with pytest.raises(Unreadable) as refused:
-        arrange(slices)
+        divide(slices)
     return refused.value.code
 
 
@@ -67,9 +68,9 @@ def test_localisers_and_odd_slices_are_left_out_with_their_reason():
     slices.insert(3, replace(stack(1, orientation=CORONAL, axis=1)[0], localiser=True))
     slices.insert(0, replace(slices[0], rows=512, columns=512, position=(0.0, 0.0, 999.0)))
     slices.append(replace(slices[1], orientation=SAGITTAL))
-    arranged = arrange(slices)
-    assert arranged.left_out == ((0, "other_size"), (4, "localiser"), (10, "other_orientation"))
-    assert len(arranged.order) == 8
+    (divided,) = divide(slices)
+    assert divided.left_out == ((0, "other_size"), (4, "localiser"), (10, "other_orientation"))
+    assert divided.order == (1, 2, 3, 5, 6, 7, 8, 9)
 
 
 def test_what_is_no_sound_stack_is_refused():
@@ -79,18 +80,50 @@ def test_what_is_no_sound_stack_is_refused():
     assert reason(slices + slices) == "doubled_slices"
     uneven = [*slices[:4], replace(slices[4], position=(-100.0, -120.0, -50.0 + 4.4 * 2.5)), *slices[5:]]
     assert reason(uneven) == "uneven_spacing"
-    assert reason(stack(4) + stack(4, orientation=CORONAL, axis=1)) == "mixed_orientation"
-    assert reason(slices[:4] + [replace(s, rows=32) for s in slices[4:]]) == "mixed_size"
+    assert reason(stack(2) + stack(2, orientation=CORONAL, axis=1)) == "mixed_orientation"
+    assert reason(slices[:2] + [replace(s, rows=32) for s in slices[4:6]]) == "mixed_size"
     assert reason([replace(s, position=None) for s in slices]) == "no_position"
     assert reason([replace(s, orientation=None) for s in slices]) == "no_position"
     assert reason([replace(s, orientation=(1.0, 0.0, 0.0, 1.0, 0.0, 0.0)) for s in slices]) == "no_position"
     assert reason([replace(s, pixel_spacing=None) for s in slices]) == "no_spacing"
     assert reason([replace(s, localiser=True) for s in slices]) == "no_slices"
     assert reason([replace(slices[0], thickness=None)]) == "no_spacing"
-    sheared = [
-        replace(s, position=(s.position[0], s.position[1] + 0.5 * i, s.position[2])) for i, s in enumerate(slices)
+    assert reason([]) == "no_slices"
+    bent = [
+        replace(s, position=(s.position[0], s.position[1] + 0.1 * i * i, s.position[2])) for i, s in enumerate(slices)
     ]
-    assert reason(sheared) == "gantry_tilt"
+    assert reason(bent) == "gantry_tilt"
+
+
+def test_two_sound_stacks_are_two():
+    for other in (stack(4, orientation=CORONAL, axis=1), [replace(s, rows=32) for s in stack(4)]):
+        first, second = divide(stack(4) + other)
+        assert {first.order, second.order} == {(0, 1, 2, 3), (4, 5, 6, 7)}
+        assert not first.left_out and not second.left_out
+
+
+def test_an_even_drift_is_a_tilted_gantry():
+    slices = [
+        replace(s, position=(s.position[0] - 0.25 * i, s.position[1] + 0.5 * i, s.position[2]))
+        for i, s in enumerate(stack())
+    ]
+    for arranged in (arrange(slices), arrange(slices[::-1])):
+        assert arranged.shear == pytest.approx((0.2, -0.1)) and arranged.spacing_mm == (2.5, 0.7, 0.8)
+        # the first slice, moved back to where the middle of the stack lies
+        assert arranged.origin == pytest.approx((-100.0 - 0.25 * 3.5, -120.0 + 0.5 * 3.5, -50.0))
+    assert arrange(stack()).shear == (0.0, 0.0)
+
+
+def test_slices_alike_stay_together_wherever_rounding_falls():
+    slices = [
+        replace(s, orientation=(1.0, 0.0004 + 0.0001 * i, 0.0, 0.0, 1.0, 0.0), pixel_spacing=(0.7, 0.8 + 1e-5 * i))
+        for i, s in enumerate(stack())
+    ]
+    for seed in range(5):
+        shuffled = np.random.default_rng(seed).permutation(8)
+        (divided,) = divide([slices[i] for i in shuffled])
+        assert [shuffled[i] for i in divided.order] == list(range(8))
+        assert divided.spacing_mm == (2.5, 0.7, 0.8) and divided.orientation == slices[0].orientation
 
 
 def test_one_slice_is_as_deep_as_it_is_thick():

@@ -19,16 +19,24 @@ def table(rows: list[list[str]], encoding: str = "utf-8", delimiter: str = ",", 
     return stream.getvalue().encode(encoding)
 
 
-def hl7(*segments: str, header: str = "MSH|^~\\&|RIS|H|R|H|20200102030405||ORU^R01|1|P|2.5.1", encoding: str = "utf-8") -> bytes:
+def hl7(
+    *segments: str, header: str = "MSH|^~\\&|RIS|H|R|H|20200102030405||ORU^R01|1|P|2.5.1", encoding: str = "utf-8"
+) -> bytes:
     """A message with this header, a patient and an order unless they are given, and these segments."""
     given = {segment[:3] for segment in segments}
     before = [] if "PID" in given else ["PID|1||P1^^^H^MR||Doe^Jane||19600101|F"]
     before += [] if "OBR" in given else ["OBR|1|A1|A1|CXR^Chest^L|||20200101||||||||||||||||||F"]
-    lines = [header, *before, *segments] if "PID" not in given or "OBR" in given else [header, segments[0], *before, *segments[1:]]
+    lines = (
+        [header, *before, *segments]
+        if "PID" not in given or "OBR" in given
+        else [header, segments[0], *before, *segments[1:]]
+    )
     return "".join(f"{line}\r" for line in lines).encode(encoding)
 
 
-def obx(*lines: str, kind: str = "TX", code: str = "18748-4^Diagnostic imaging report^LN", status: str = "F") -> list[str]:
+def obx(
+    *lines: str, kind: str = "TX", code: str = "18748-4^Diagnostic imaging report^LN", status: str = "F"
+) -> list[str]:
     return [f"OBX|{i}|{kind}|{code}||{line}||||||{status}" for i, line in enumerate(lines, 1)]
 
 
@@ -97,7 +105,11 @@ def document(*below: Dataset, sop_class: str = "1.2.840.10008.5.1.4.1.1.88.11", 
 
 def pdf(*pages: str) -> bytes:
     """A PDF with these texts, a page each; a page without text stands for a scan."""
-    objects: list[bytes] = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
+    objects: list[bytes] = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
     kids = []
     for text in pages:
         shown = " T* ".join(f"({line}) Tj" for line in text.replace("(", "\\(").replace(")", "\\)").split("\n"))
@@ -149,17 +161,19 @@ OPENI = b"""<?xml version="1.0" encoding="utf-8"?>
 <AbstractText Label="COMPARISON">None.</AbstractText><AbstractText Label="INDICATION">Cough &lt; 1 week</AbstractText>
 <AbstractText Label="FINDINGS">Clear.</AbstractText><AbstractText Label="IMPRESSION">Normal chest.</AbstractText>
 </Abstract></Article></MedlineCitation>
-<parentImage id="CXR1_1_IM-0001-3001"><url>x.jpg</url></parentImage><parentImage id="CXR1_1_IM-0001-4001"/></eCitation>"""
+<parentImage id="CXR1_1_IM-0001-3001"><url>x.jpg</url></parentImage>
+<parentImage id="CXR1_1_IM-0001-4001"/></eCitation>"""
 
 CDA = b"""<?xml version="1.0"?><ClinicalDocument xmlns="urn:hl7-org:v3" xmlns:ps3-20="urn:dicom-org:ps3-20">
 <id root="1.2.3" extension="D1"/><effectiveTime value="20200102030405+0100"/><languageCode code="de-AT"/>
 <setId extension="S1"/><recordTarget><patientRole><id root="1.9" extension="P1" assigningAuthorityName="H"/><patient>
 <name><given>Jane</given><family>Doe</family></name><administrativeGenderCode code="F"/><birthTime value="19600101"/>
 </patient></patientRole></recordTarget><inFulfillmentOf><order><id extension="A1"/></order></inFulfillmentOf>
-<documentationOf><serviceEvent><id root="1.2.826.0.1.3680043.8.498.1"/><effectiveTime><low value="20200101"/></effectiveTime>
+<documentationOf><serviceEvent><id root="1.2.826.0.1.3680043.8.498.1"/>
+<effectiveTime><low value="20200101"/></effectiveTime>
 </serviceEvent></documentationOf><component><structuredBody><component><section><title>Befund</title>
-<text><paragraph>Kein Erguss.</paragraph><table><tr><td>Herz</td><td>normal</td></tr></table></text></section></component>
-<component><section><title>Beurteilung</title><text>Unauff\xc3\xa4llig.</text></section></component></structuredBody></component>
+<text><paragraph>Kein Erguss.</paragraph><table><tr><td>Herz</td><td>normal</td></tr></table></text></section>
+</component><component><section><title>Beurteilung</title><text>Unauff\xc3\xa4llig.</text></section></component></structuredBody></component>
 </ClinicalDocument>"""
 
 

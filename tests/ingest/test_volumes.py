@@ -262,13 +262,13 @@ def the_end_is_missing() -> Case:  # nothing tells that: what is there is read
 @case
 def a_slice_came_twice() -> Case:
     v = phantom()
-    return Case([*stack(v), *stack(v[2:3], (-100, -120, -45), first=90)], [hounsfield(v)], left_out={"double": 1})
+    return Case([*stack(v), *stack(v[2:3], (-100, -120, -45), first=90)], [hounsfield(v)], left_out={"same_slice": 1})
 
 
 @case
 def everything_came_twice() -> Case:
     v = phantom()
-    return Case(stack(v) + stack(v, first=101), [hounsfield(v)], left_out={"double": 8})
+    return Case(stack(v) + stack(v, first=101), [hounsfield(v)], left_out={"same_slice": 8})
 
 
 @case
@@ -405,6 +405,46 @@ def two_distances() -> Case:
     a, b = phantom(), phantom(6, seed=1)
     files = stack(a) + stack(b, (-100, -120, -25), step=(0, 0, 5), first=9, SliceThickness=5)
     return Case(files, [hounsfield(a), hounsfield(b)], spacing=())
+
+
+@case
+def times_that_differ_with_each_slice() -> Case:  # cardiac phases: TriggerTime tells nothing, the numbers do
+    volumes = [phantom(seed=k) for k in range(3)]
+    files = [
+        sliced(
+            p,
+            (0, 0, 2.5 * i),
+            number=1 + 3 * i + k,
+            SOPClassUID=MR,
+            TriggerTime=round(40 * k + 1.7 * i, 1),
+            EchoTime=1.5,
+        )
+        for k, v in enumerate(volumes)
+        for i, p in enumerate(v)
+    ]
+    return Case(files, [v.astype(np.float32) for v in volumes])
+
+
+@case
+def an_acquisition_each_in_two_phases() -> Case:
+    volumes = [phantom(seed=k) for k in range(2)]
+    files = [
+        sliced(p, (0, 0, 2.5 * i), SOPClassUID=MR, AcquisitionNumber=1 + 8 * k + i, TemporalPositionIdentifier=k + 1)
+        for k, v in enumerate(volumes)
+        for i, p in enumerate(v)
+    ]
+    return Case(files, [v.astype(np.float32) for v in volumes])
+
+
+@case
+def a_dynamic_pet() -> Case:
+    volumes = [phantom(seed=k) for k in range(3)]
+    files = [
+        sliced(p, (0, 0, 2.5 * i), number=1 + 8 * k + i, SOPClassUID=PET, FrameReferenceTime=1000.5 * (k + 1))
+        for k, v in enumerate(volumes)
+        for i, p in enumerate(v)
+    ]
+    return Case(files, [hounsfield(v) for v in volumes])
 
 
 # -- what does not belong together
@@ -608,7 +648,7 @@ def padding_around_the_field_of_view() -> Case:
     v[:, :2] = -2000
     for p in expected:
         p[:2] = p[2:].min()
-    files = stack(v, PixelRepresentation=1, PixelPaddingValue=63536, BitsStored=16, HighBit=15)
+    files = stack(v, PixelRepresentation=1, PixelPaddingValue=-2000, BitsStored=16, HighBit=15)
     return Case(files, [hounsfield(expected)])
 
 
@@ -649,7 +689,7 @@ def an_odd_number_of_bytes() -> Case:
 
 
 def enhanced(
-    volume: np.ndarray, places: Sequence[Sequence[float]], slopes: Sequence[float] = (), **extra: Any
+    volume: np.ndarray, places: Sequence[Sequence[float]], slopes: Sequence[float] = (), name: int = 1
 ) -> bytes:
     """An enhanced CT: what the frames share in one sequence, the position and rescale of each in the other."""
 
@@ -660,7 +700,7 @@ def enhanced(
         return made
 
     def rescale(slope: float) -> list[Dataset]:
-        return [group(RescaleSlope=str(slope), RescaleIntercept="-1024", RescaleType="HU")]
+        return [group(RescaleSlope=f"{slope:.10g}", RescaleIntercept="-1024", RescaleType="HU")]
 
     shared = group(
         PlaneOrientationSequence=[group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
@@ -674,7 +714,7 @@ def enhanced(
     return sliced(
         volume[0],
         (),
-        number=1,
+        number=name,
         SOPClassUID=ENHANCED_CT,
         NumberOfFrames=len(volume),
         PixelData=volume.astype("<u2").tobytes(),
@@ -690,8 +730,15 @@ def enhanced(
                 "RescaleIntercept",
             )
         ),
-        **extra,
     )
+
+
+@case
+def enhanced_objects_of_one_frame() -> Case:
+    v = phantom()
+    slopes = [0.5 * (i + 1) for i in range(8)]
+    files = [enhanced(v[i : i + 1], [(0, 0, 2.5 * i)], slopes[i : i + 1], name=i) for i in range(8)]
+    return Case(files, [np.stack([p * np.float32(s) - np.float32(1024) for p, s in zip(v, slopes, strict=True)])])
 
 
 @case
@@ -711,7 +758,7 @@ def frames_with_a_rescale_each() -> Case:
     v = phantom()
     slopes = [0.1 * (i + 1) for i in range(8)]
     expected = [
-        (p.astype(np.float64) * float(str(s)) - 1024).astype(np.float32) for p, s in zip(v, slopes, strict=True)
+        (p.astype(np.float64) * float(f"{s:.10g}") - 1024).astype(np.float32) for p, s in zip(v, slopes, strict=True)
     ]
     return Case([enhanced(v, [(0, 0, 2.5 * i) for i in range(8)], slopes)], [np.stack(expected)])
 

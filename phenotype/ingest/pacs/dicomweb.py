@@ -120,6 +120,7 @@ class Pacs:
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=again))
         self._client = DICOMwebClient(access.name, session, permissive_uid=True, timeout=access.timeout)
+        self._client.set_http_retry_params(retry=False)  # the session does it
 
     def search(self, query: Query) -> Iterator[SeriesFound]:
         """The series that are wanted, study by study: not every server can search for series across studies."""

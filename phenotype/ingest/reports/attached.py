@@ -49,8 +49,8 @@ def of_pdf(data: bytes) -> str:
         reader = pypdf.PdfReader(BytesIO(data), strict=False)
         locked = reader.is_encrypted and not reader.decrypt("")
         pages = 0 if locked else len(reader.pages)
-        if pages <= MAX_PAGES:
-            text = "\n".join(page.extract_text() for page in reader.pages[:pages])
+        if 0 < pages <= MAX_PAGES:
+            text = "\n".join(page.extract_text() for page in reader.pages)
     except MemoryError:
         raise
     except Exception as error:  # pypdf fails in many ways on damaged documents

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydicom.multival import MultiValue
+
 from phenotype.imaging import encoding
 from phenotype.ingest.contents import Ignored, Record, Records, age, day, sex_of
 from phenotype.ingest.reports.attached import text_of
@@ -243,8 +245,8 @@ def _text(item: Any, keyword: str) -> str:
     """The value as text, the first of several (of texts all, since a backslash may stand in them)."""
     try:
         value = item.get(keyword) if item is not None else None
-        if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__len__") and len(value):
-            value = "\\".join(map(str, value)) if keyword == "TextValue" else value[0]
+        if isinstance(value, MultiValue):
+            value = "\\".join(map(str, value)) if keyword == "TextValue" else value[0] if value else None
         return "" if value is None else str(value).replace("\0", "").strip()
     except Exception:  # an unknown charset, a broken number: pydicom raises whatever comes
         return ""

@@ -24,6 +24,10 @@ Resource = dict[str, Any]
 
 MAX_DEPTH = 5  # of bundles in bundles
 _HELPERS = frozenset({"Patient", "ImagingStudy", "ServiceRequest"})
+# what else a bulk export holds; the name of anything else is not repeated, since it may be anything
+_OTHERS = _HELPERS | {"Condition", "Device", "DocumentReference", "Encounter", "Endpoint", "Group", "Immunization"}
+_OTHERS |= {"Location", "Media", "MedicationRequest", "Observation", "OperationOutcome", "Organization", "Practitioner"}
+_OTHERS |= {"PractitionerRole", "Procedure", "Provenance", "Specimen", "Task"}
 _UID = re.compile(r"(?:urn:oid:)?([0-2](?:\.\d{1,40}){3,})")
 
 
@@ -42,7 +46,7 @@ def read_fhir(data: bytes) -> Records:
             continue
         for place, resource in _resources(found):
             kind = resource["resourceType"]
-            kinds[kind] += 1
+            kinds[kind if kind in _OTHERS else "other"] += 1
             if kind == "DiagnosticReport":
                 reports.append((len(rows) + len(reports) + 1, resource))
             elif kind in _HELPERS:
@@ -57,8 +61,7 @@ def read_fhir(data: bytes) -> Records:
         rows.append(replace(row, number=number))
     others = sum(kinds.values()) - len(reports)
     if not reports and kinds:
-        kind = kinds.most_common(1)[0][0]
-        raise Ignored(f"not_a_report:{kind if re.fullmatch('[A-Za-z]{1,40}', kind) else 'other'}", "other resources")
+        raise Ignored(f"not_a_report:{kinds.most_common(1)[0][0]}", "other resources")
     if not kinds:
         raise Refused("bad_json" if rows else "unknown_json", "no resource in the file")
     rows.sort(key=lambda row: row.number)

@@ -26,7 +26,10 @@ SECTIONS = {
     "11329-0": "HISTORY", "55108-5": "INDICATION", "18785-6": "INDICATION", "55111-5": "TECHNIQUE",
     "18783-1": "RECOMMENDATION", "55107-7": "ADDENDUM",
 }  # fmt: skip
+MAX_ORDERS = 1000  # of one message
 MODALITIES = frozenset({"CR", "CT", "DX", "IO", "MG", "MR", "NM", "OT", "PT", "PX", "RF", "US", "XA"})
+# what else a file may be made of; the name of anything else is not repeated, since it may be anything
+_OTHER_TYPES = frozenset({"ACK", "ADT", "BAR", "DFT", "MDM", "MFN", "OMG", "OMI", "ORM", "ORR", "OML", "SIU", "VXU"})
 _TEXTS, _CODED = frozenset({"", "TX", "FT", "ST"}), frozenset({"CE", "CWE", "CNE", "CF", "IS", "ID"})
 _NUMBERS, _DATES = frozenset({"NM", "SN"}), frozenset({"DT", "TM", "TS", "DTM"})
 _STUDY_UIDS = frozenset({"113014", "110180", "0020000D", "0020,000D"})
@@ -74,7 +77,7 @@ def read_hl7(data: bytes) -> Records:
             if kind == "ORU":
                 rows += _reports(syntax, segments)
             else:
-                others[kind] += 1
+                others[kind if kind in _OTHER_TYPES else "other"] += 1
         except Refused as error:
             rows.append(Record(0, refusal=error.code))
     if others and not rows:
@@ -114,6 +117,8 @@ def _reports(syntax: Syntax, segments: list[Segment]) -> list[Record]:
     orders = _orders(segments)
     if not orders:
         raise Refused("bad_message", "a result without an order")
+    if len(orders) > MAX_ORDERS:
+        raise Refused("too_large", "a message of more than a thousand orders")
     readings = [_reading(syntax, order) for order in orders]
     rows: dict[tuple[str, ...], Record] = {}
     for number, order in enumerate(orders):
@@ -165,6 +170,8 @@ def _reading(syntax: Syntax, order: _Order) -> _Reading:
     statuses: set[str] = set()
     study_uid = ""
     last = code = meaning = section = ""
+    # the words of a report that is withdrawn as a whole stay: without any there would be no version that says so
+    withdrawn = frozenset() if _value(order.request, 25) in _WITHDRAWN else _WITHDRAWN
     for segment in _sorted(order.observations):
         if segment[0] == "NTE":
             heading, escaped, words = (parts[-1][0] if parts else ""), True, _value(segment, 3)
@@ -173,7 +180,7 @@ def _reading(syntax: Syntax, order: _Order) -> _Reading:
             identifier, value = segment[3] if size > 3 else "", segment[5] if size > 5 else ""
             status, kind = segment[11].strip() if size > 11 else "", segment[2].strip() if size > 2 else ""
             statuses.add(status)
-            if status in _WITHDRAWN or value == '""':
+            if status in withdrawn or value == '""':
                 continue
             if identifier != last or not code:
                 last, (code, meaning, section) = identifier, _named(syntax, identifier)
@@ -217,9 +224,9 @@ def _sorted(observations: list[Segment]) -> list[Segment]:
     if len(marks) < 2 or len(marks) != len(observations):
         return observations
     ids = [m[0].strip() for m in marks]
-    if len(set(ids)) == len(ids) and all(i.isdecimal() for i in ids):
+    if len(set(ids)) == len(ids) and all(i.isdecimal() and len(i) < 9 for i in ids):
         numbers = [int(i) for i in ids]
-    elif len({m[1:] for m in marks}) == len(marks) and all(m[1].strip().isdecimal() for m in marks):
+    elif len({m[1:] for m in marks}) == len(marks) and all(m[1].strip().isdecimal() and len(m[1]) < 9 for m in marks):
         kinds = list(dict.fromkeys(m[2] for m in marks))
         numbers = [kinds.index(m[2]) * 1_000_000 + int(m[1]) for m in marks]
     else:

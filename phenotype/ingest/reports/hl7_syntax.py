@@ -97,6 +97,8 @@ def messages(data: bytes) -> Iterator[bytes]:
     before = data[: starts[0]] if starts else data
     if before.strip(_AROUND) and not before.strip(_AROUND).startswith((b"FHS", b"BHS")):
         yield before
+    if not starts:
+        return
     for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
         yield data[start:end].rstrip(_AROUND)
 
@@ -125,18 +127,29 @@ def parse(message: bytes) -> tuple[Syntax, list[Segment], str]:
     syntax = Syntax(text[3], component, repetition, escape, sub, encoding)
     segments: list[Segment] = []
     separator = syntax.field
+    inside: list[str] = []  # lines that belong to the last field
     for line in text.replace("\r\n", "\r").replace("\n", "\r").split("\r"):
         name = line[:3]
         if line[3:4] == separator and name.isalnum() and name.isupper():
+            _extend(segments, inside, separator)
             segments.append(line.split(separator))
         elif name in _ALONE and len(line.rstrip()) == 3:
+            _extend(segments, inside, separator)
             segments.append([name])
-        elif segments:  # a line end inside a field
-            head, *more = line.split(separator)
-            segments[-1][-1] += f"\n{head}"
-            segments[-1] += more
+        else:
+            inside.append(line)
+    _extend(segments, inside, separator)
     segments[0].insert(1, separator)  # the separator itself is the first field of MSH
     return syntax, segments, told
+
+
+def _extend(segments: list[Segment], inside: list[str], separator: str) -> None:
+    """Give a segment the lines that followed it, since a line end may stand inside a field."""
+    if inside:
+        head, *more = "\n".join(inside).split(separator)
+        segments[-1][-1] += f"\n{head}"
+        segments[-1] += more
+        inside.clear()
 
 
 def _decoded(message: bytes, declared: str) -> tuple[str, str, str]:
@@ -145,9 +158,11 @@ def _decoded(message: bytes, declared: str) -> tuple[str, str, str]:
     if message.isascii() and b"\x1b" not in message:
         # escapes of bytes are meant in the declared encoding
         return message.decode("ascii"), next((n for n in reversed(names) if n != "ascii"), "latin-1"), "ascii"
-    if names and names[0].startswith("iso8859") and _is_utf8(message):
+    shifted = b"\x1b" in message  # ISO 2022
+    if names and names[0].startswith("iso8859") and not shifted and _is_utf8(message):
         return message.decode("utf-8"), "utf-8", f"utf-8 for {names[0]}"  # by chance in one text of millions
-    for name in reversed(names):  # alternates hold the letters, the first is what everything starts with
+    names.reverse()  # alternates hold the letters, the first is what everything starts with
+    for name in sorted(names, key=lambda name: shifted and not name.startswith("iso2022")):
         try:
             text = message.decode(name)
         except (UnicodeDecodeError, LookupError):
@@ -157,7 +172,7 @@ def _decoded(message: bytes, declared: str) -> tuple[str, str, str]:
         return text, name, name
     text, encoding = decode(message)
     encoding = encoding.removesuffix("-sig")
-    return text, encoding, f"{encoding} for {names[0] if names else 'nothing'}"
+    return text, encoding, f"{encoding} for {names[-1] if names else 'nothing'}"
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -1,0 +1,471 @@
+"""Small files that cost gigabytes or minutes where they are read without care.
+
+Each must end with a code for its reason within the bounds: what its worker takes of memory and processor time is
+measured, not believed. The negative control is the plain way to read the same bytes, in a process of the same limits.
+"""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import io
+import json
+import lzma
+import random
+import struct
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ingest"))  # dicom_maker stands there
+
+import numpy as np
+
+from abuse.mutants import CODE, ENDED
+from abuse.outcome import Outcome
+from phenotype.imaging.dicom import read_pixels
+from phenotype.imaging.files import FileRef, Unreadable
+from phenotype.ingest.reading import read_file
+from phenotype.sandbox import Ended, Limits, Sandbox
+
+LIMITS = Limits(memory_bytes=3 << 30, cpu_seconds=10, wall_seconds=60.0, file_bytes=1 << 30)
+SECONDS, MEGABYTES = 8.0, 1500  # of one bomb: the time, and what it adds to the memory that is resident
+J2K, JLS, JPEG, LOSSLESS, HTJ2K = (f"1.2.840.10008.1.2.4.{n}" for n in (90, 80, 50, 70, 201))
+RLE, DEFLATED, IMPLICIT, EXPLICIT = (f"1.2.840.10008.1.2{end}" for end in (".5", ".1.99", "", ".1"))
+END = 0xFFFFFFFF
+
+
+# ------------------------------------------------------------------------------------------------ pieces
+
+
+def element(group: int, number: int, vr: bytes, value: bytes = b"", length: int | None = None) -> bytes:
+    """An explicit little-endian element; `length` is what it says of itself."""
+    said = len(value) if length is None else length
+    if vr in (b"OB", b"OW", b"SQ", b"UN", b"UT"):
+        return struct.pack("<HH2s2xI", group, number, vr, said) + value
+    return struct.pack("<HH2sH", group, number, vr, said & 0xFFFF) + value
+
+
+def item(value: bytes = b"", length: int | None = None) -> bytes:
+    """An item of a sequence, or a fragment."""
+    return struct.pack("<HHI", 0xFFFE, 0xE000, len(value) if length is None else length) + value
+
+
+SEQUENCE_END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+
+
+def meta(syntax: str, sop_class: str = "1.2.840.10008.5.1.4.1.1.2") -> bytes:
+    """Preamble and file meta header."""
+    syntax += "\0" * (len(syntax) % 2)
+    sop_class += "\0" * (len(sop_class) % 2)
+    group = element(2, 2, b"UI", sop_class.encode()) + element(2, 3, b"UI", b"1.2.3.4\0")
+    group += element(2, 0x10, b"UI", syntax.encode())
+    return bytes(128) + b"DICM" + element(2, 0, b"UL", struct.pack("<I", len(group))) + group
+
+
+def image(
+    syntax: str, pixels: bytes, rows: int = 64, columns: int = 64, bits: int = 16, samples: int = 1, frames: str = "",
+    before: bytes = b"", photometric: bytes = b"MONOCHROME2 ", between: bytes = b"",
+) -> bytes:  # fmt: skip
+    """A CT slice with this element of pixels."""
+    words = [element(8, 0x16, b"UI", b"1.2.840.10008.5.1.4.1.1.2\0"), element(8, 0x18, b"UI", b"1.2.3.4\0")]
+    words += [element(8, 0x60, b"CS", b"CT"), before, element(0x20, 0xD, b"UI", b"1.2\0")]
+    words += [element(0x20, 0xE, b"UI", b"1.3\0"), element(0x28, 2, b"US", struct.pack("<H", samples))]
+    words += [element(0x28, 4, b"CS", photometric)]
+    words += [element(0x28, 8, b"IS", frames.encode() + b" " * (len(frames) % 2))] if frames else []
+    sizes = {0x10: rows, 0x11: columns, 0x100: bits, 0x101: bits, 0x102: bits - 1, 0x103: 0}
+    words += [element(0x28, number, b"US", struct.pack("<H", value & 0xFFFF)) for number, value in sizes.items()]
+    return meta(syntax) + b"".join(words) + between + pixels
+
+
+def coded(*fragments: bytes, table: bytes = b"") -> bytes:
+    """Pixels as a table of offsets and codestreams."""
+    even = (fragment + b"\0" * (len(fragment) % 2) for fragment in fragments)
+    return element(0x7FE0, 0x10, b"OB", length=END) + item(table) + b"".join(map(item, even)) + SEQUENCE_END
+
+
+def deflated(size: int, head: bytes = b"", *, whole: bool = True) -> bytes:
+    """A raw deflate stream of `head` and so many zeros: one compressed piece, again and again."""
+    piece = 1 << 24
+    machine = zlib.compressobj(9, zlib.DEFLATED, -15)
+    first = machine.compress(head) + machine.flush(zlib.Z_FULL_FLUSH)
+    machine = zlib.compressobj(9, zlib.DEFLATED, -15)
+    zeros = machine.compress(bytes(piece)) + machine.flush(zlib.Z_FULL_FLUSH)
+    return first + zeros * (size // piece) + (b"\x03\0" if whole else b"")
+
+
+def zlibbed(size: int) -> bytes:
+    """The same as a zlib stream, with a checksum that is right."""
+    check = 1
+    for _ in range(size >> 24):
+        check = zlib.adler32(bytes(1 << 24), check)
+    return b"\x78\xda" + deflated(size) + struct.pack(">I", check)
+
+
+def siz(rows: int, columns: int, *, tile: tuple[int, int] | None = None, components: int = 1) -> bytes:
+    """The beginning of a JPEG 2000 codestream, and one empty tile."""
+    high, wide = tile or (rows, columns)
+    body = struct.pack(">H8IH", 0, columns, rows, 0, 0, wide, high, 0, 0, components) + b"\x0f\x01\x01" * components
+    head = b"\xff\x4f\xff\x51" + struct.pack(">H", len(body) + 2) + body
+    head += b"\xff\x52\x00\x0c\x00\x00\x00\x01\x00\x05\x04\x04\x00\x01" + b"\xff\x5c\x00\x13\x40" + b"\x40" * 16
+    return head + b"\xff\x90\x00\x0a\x00\x00\x00\x00\x00\x0e\x00\x01\xff\x93" + b"\xff\xd9"
+
+
+def jpeg(marker: int, rows: int, columns: int, precision: int = 8) -> bytes:
+    """A JPEG or JPEG-LS header and a scan without anything."""
+    start = struct.pack(">BBHBHHB", 0xFF, marker, 11, precision, rows, columns, 1) + b"\x01\x11\x00"
+    return b"\xff\xd8" + start + b"\xff\xda\x00\x08\x01\x01\x00\x00\x00\x00" + bytes(64) + b"\xff\xd9"
+
+
+def png(rows: int, columns: int, data: bytes, *, extra: bytes = b"", depth: int = 8) -> bytes:
+    """A PNG with these compressed pixels; `extra` are chunks before them."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, depth, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def zipped(name: str, packed: bytes, size: int, method: int = 8, crc: int = 0) -> bytes:
+    """A zip with one member of packed bytes, which says of itself that it has `size` bytes."""
+    said = struct.pack("<HHHHHIIIHH", 20, 0, method, 0, 33, crc, len(packed), min(size, END - 1), len(name), 0)
+    local = b"PK\x03\x04" + said + name.encode()
+    central = b"PK\x01\x02" + struct.pack("<H", 20) + said + struct.pack("<HHHII", 0, 0, 0, 0, 0) + name.encode()
+    end = struct.pack("<4H2IH", 0, 0, 1, 1, len(central), len(local) + len(packed), 0)
+    return local + packed + central + b"PK\x05\x06" + end
+
+
+def workbook(**parts: bytes) -> bytes:
+    """An .xlsx; parts by name, as in sheet1."""
+    stream = io.BytesIO()
+    plain = {"xl/workbook.xml": WORKBOOK, "[Content_Types].xml": TYPES, "_rels/.rels": RELS}
+    plain |= {"xl/_rels/workbook.xml.rels": RELS_OF_BOOK, "xl/worksheets/sheet1.xml": SHEET % b"", "xl/sharedStrings.xml": STRINGS}
+    names = {"sheet1": "xl/worksheets/sheet1.xml", "strings": "xl/sharedStrings.xml"}
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in (plain | {names[key]: data for key, data in parts.items()}).items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+_MAIN = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+_OFFICE = b"http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_PACKAGE = b"http://schemas.openxmlformats.org/package/2006/"
+_KINDS = b"application/vnd.openxmlformats-officedocument.spreadsheetml."
+WORKBOOK = b'<workbook xmlns="%s" xmlns:r="%s"><sheets><sheet name="a" sheetId="1" r:id="r1"/></sheets></workbook>' % (_MAIN, _OFFICE)
+TYPES = b'<Types xmlns="%scontent-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>' % _PACKAGE
+TYPES += b'<Override PartName="/xl/workbook.xml" ContentType="%ssheet.main+xml"/>' % _KINDS
+TYPES += b'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="%sworksheet+xml"/>' % _KINDS
+TYPES += b'<Override PartName="/xl/sharedStrings.xml" ContentType="%ssharedStrings+xml"/></Types>' % _KINDS
+RELS = b'<Relationships xmlns="%srelationships"><Relationship Id="r1" Type="%s/officeDocument" Target="xl/workbook.xml"/></Relationships>' % (_PACKAGE, _OFFICE)
+RELS_OF_BOOK = b'<Relationships xmlns="%srelationships"><Relationship Id="r1" Type="%s/worksheet" Target="worksheets/sheet1.xml"/>' % (_PACKAGE, _OFFICE)
+RELS_OF_BOOK += b'<Relationship Id="r2" Type="%s/sharedStrings" Target="sharedStrings.xml"/></Relationships>' % _OFFICE
+SHEET = b'<worksheet xmlns="' + _MAIN + b'"><sheetData>%s</sheetData></worksheet>'
+STRINGS = b'<sst xmlns="' + _MAIN + b'"/>'
+
+
+def pdf(stream: bytes, filters: str = "/FlateDecode", kids: str = "3 0 R", extra: bytes = b"") -> bytes:
+    """A PDF of one page whose content is this stream."""
+    parts = [b"<</Type/Catalog/Pages 2 0 R>>", f"<</Type/Pages/Count 1/Kids[{kids}]>>".encode()]
+    parts.append(b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Contents 4 0 R/Resources<<>>>>")
+    parts.append(f"<</Length {len(stream)}/Filter[{filters}]>>stream\n".encode() + stream + b"\nendstream")
+    out, places = b"%PDF-1.5\n", []
+    for number, part in enumerate(parts, 1):
+        places.append(len(out))
+        out += b"%d 0 obj" % number + part + b"endobj\n"
+    out += extra
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    tail = b"trailer<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (len(parts) + 1, len(out))
+    return out + b"xref\n0 %d\n0000000000 65535 f \n" % (len(parts) + 1) + table + tail
+
+
+def laughs(levels: int, fan: int) -> bytes:
+    """Entities made of entities."""
+    names = [f'<!ENTITY a{i} "{f"&a{i - 1};" * fan if i else "ha"}">' for i in range(levels)]
+    return f"<!DOCTYPE x [{''.join(names)}]>".encode()
+
+
+def fhir(**values: object) -> bytes:
+    """A DiagnosticReport."""
+    code = {"coding": [{"system": "http://loinc.org", "code": "18748-4"}]}
+    return json.dumps({"resourceType": "DiagnosticReport", "status": "final", "code": code} | values).encode()
+
+
+def hl7(obx: bytes, orders: int = 1) -> bytes:
+    """A message with these segments as its observations."""
+    head = b"MSH|^~\\&|RIS|H|A|H|20200101||ORU^R01|1|P|2.5\rPID|1||P1^^^H||Doe^Jane\r"
+    return head + b"OBR|1|A1|A1|71020^CHEST\r%s" % obx * orders
+
+
+# ------------------------------------------------------------------------------------------------ the plain ways
+
+
+def by_pydicom(path: Path) -> object:
+    """All values and the pixels."""
+    from pydicom import dcmread
+
+    read = dcmread(path, force=True)
+    for one in read.iterall():
+        _ = one.value
+    return read.pixel_array
+
+
+def by_pillow(path: Path) -> object:
+    """All pixels, and the texts beside them."""
+    from PIL import Image, PngImagePlugin
+
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_MEMORY, PngImagePlugin.MAX_TEXT_CHUNK = None, END, END
+    with Image.open(path) as picture:
+        return np.asarray(picture, dtype=np.float32)
+
+
+def by_zipfile(path: Path) -> object:
+    """The first member."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(archive.infolist()[0])
+
+
+def by_lzma(path: Path) -> object:
+    """What the decoder of a member allocates."""
+    return lzma.decompress(path.read_bytes()[-100:], lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 1 << 32 - 1}])
+
+
+def by_openpyxl(path: Path) -> object:
+    """All cells."""
+    from openpyxl import load_workbook
+
+    return [row for sheet in load_workbook(path) for row in sheet.values]
+
+
+def by_pypdf(path: Path) -> object:
+    """The text of all pages."""
+    import pypdf
+    from pypdf import filters
+
+    for name in ("ZLIB_MAX_OUTPUT_LENGTH", "FLATE_MAX_BUFFER_SIZE", "ZLIB_MAX_RECOVERY_INPUT_LENGTH"):
+        if hasattr(filters, name):
+            setattr(filters, name, 0)
+    return [page.extract_text() for page in pypdf.PdfReader(path).pages]
+
+
+def by_etree(path: Path) -> object:
+    """The whole tree, as text."""
+    from xml.etree import ElementTree
+
+    return ElementTree.tostring(ElementTree.parse(path).getroot())
+
+
+def by_json(path: Path) -> object:
+    """The whole tree."""
+    return json.loads(path.read_bytes())
+
+
+def by_hl7(path: Path) -> object:
+    """The whole message by python-hl7."""
+    import hl7 as library
+
+    return library.parse(path.read_text())
+
+
+# ------------------------------------------------------------------------------------------------ the bombs
+
+
+@dataclass(frozen=True)
+class Bomb:
+    """`make` gives the bytes of a size near 1 (0.3 to 1.5); `plain` reads a file of them without care."""
+
+    name: str
+    file: str  # its name in the delivery
+    make: Callable[[float], bytes]
+    plain: Callable[[Path], object] = by_pydicom
+    member: str = ""
+
+
+def _giga(scale: float) -> int:
+    return int(scale * 2) * (1 << 30) or 1 << 30
+
+
+def _nested(depth: int, vr: bytes = b"SQ", known: bool = False) -> bytes:
+    if not known:
+        return element(8, 0x1140, vr, item(length=END), END) * depth
+    inner = b""
+    for _ in range(min(depth, 6000)):  # each level is copied into the next
+        inner = element(8, 0x1140, vr, item(inner))
+    return inner
+
+
+def _many(scale: float, what: bytes) -> bytes:
+    return what * int(300_000 * scale)
+
+
+def _lut(scale: float) -> bytes:
+    tables = b"".join(element(0x28, 0x1101 + i, b"US", struct.pack("<HHH", 0, 0, 16)) for i in range(3))
+    tables += b"".join(element(0x28, 0x1201 + i, b"OW", bytes(4)) for i in range(3))
+    pixels = element(0x7FE0, 0x10, b"OW", bytes(8192))
+    return image(EXPLICIT, pixels, between=tables, photometric=b"PALETTE COLOR ", frames=str(int(1e6 * scale)))
+
+
+_RAW = element(0x7FE0, 0x10, b"OW", bytes(8192))
+_HEAD = image(DEFLATED, b"")[132 + len(meta(DEFLATED)) - 132 :]
+_PDF_CLASS = "1.2.840.10008.5.1.4.1.1.104.1"
+
+BOMBS = (
+    Bomb("deflated data set: zeros", "a.dcm", lambda s: meta(DEFLATED) + deflated(_giga(s), _HEAD)),
+    Bomb("deflated data set: one value", "a.dcm", lambda s: meta(DEFLATED) + deflated(_giga(s), _HEAD + element(9, 1, b"UN", length=1 << 30))),
+    Bomb("deflated data set without end", "a.dcm", lambda s: meta(DEFLATED) + deflated(_giga(s), _HEAD, whole=False)),
+    Bomb("zip: a member of gigabytes", "a.zip", lambda s: zipped("a", deflated(3 << 30), 3 << 30), by_zipfile, "000000/a"),
+    Bomb("zip: a member larger than it says", "a.zip", lambda s: zipped("a", deflated(_giga(s)), 1000), by_zipfile, "000000/a"),
+    Bomb("zip: bzip2 larger than it says", "a.zip", lambda s: zipped("a", bz2.compress(bytes(1 << 26)) * int(20 * s + 1), 1000, 12), by_zipfile, "000000/a"),
+    Bomb("zip: lzma with a giant dictionary", "a.zip", lambda s: zipped("a", b"\x09\x04\x05\x00\x5d\xff\xff\xff\xff" + bytes(100), 1 << 20, 14), by_zipfile, "000000/a"),
+    Bomb("PNG: 100,000 x 100,000 declared", "a.png", lambda s: png(100_000, int(1e5 * s), zlib.compress(bytes(1000))), by_pillow),
+    Bomb("PNG: gigabytes of pixels", "a.png", lambda s: png(60_000, 30_000, zlibbed(1 << 31)), by_pillow),
+    Bomb("PNG: a text of gigabytes", "a.png", lambda s: png(8, 8, zlib.compress(bytes(72)), extra=chunk(b"zTXt", b"a\0\0" + zlibbed(_giga(s)))), by_pillow),
+    Bomb("PNG: a colour profile of gigabytes", "a.png", lambda s: png(8, 8, zlib.compress(bytes(72)), extra=chunk(b"iCCP", b"a\0\0" + zlibbed(_giga(s)))), by_pillow),
+    Bomb("JPEG: 65,500 x 65,500 declared", "a.jpg", lambda s: jpeg(0xC0, 65_500, int(43_000 * s)), by_pillow),
+    Bomb("native pixels: giant size", "a.dcm", lambda s: image(EXPLICIT, _RAW, 65_535, int(43_000 * s))),
+    Bomb("native pixels: GIANT frames", "a.dcm", lambda s: image(EXPLICIT, _RAW, frames=str(int(1.4e9 * s)))),
+    Bomb("native pixels: 65,535 samples", "a.dcm", lambda s: image(EXPLICIT, _RAW, samples=65_535, rows=int(40_000 * s))),
+    Bomb("native pixels: a length of 4 GB", "a.dcm", lambda s: image(EXPLICIT, element(0x7FE0, 0x10, b"OW", bytes(99), 0xFFFFFFF0))),
+    Bomb("palette: millions of frames", "a.dcm", _lut),
+    Bomb("JPEG 2000: giant size", "a.dcm", lambda s: image(J2K, coded(siz(60_000, int(40_000 * s))), 60_000, int(40_000 * s))),
+    Bomb("JPEG 2000: another size than the header's", "a.dcm", lambda s: image(J2K, coded(siz(1 << 30, int((1 << 30) * s))))),
+    Bomb("JPEG 2000: tiles of one pixel", "a.dcm", lambda s: image(J2K, coded(siz(8000, 8000, tile=(1, 1))), 8000, 8000)),
+    Bomb("JPEG 2000: 16,384 components", "a.dcm", lambda s: image(J2K, coded(siz(2000, 2000, components=16_384)), 2000, 2000)),
+    Bomb("JPEG 2000: one byte of a real size changed", "a.dcm", lambda s: image(J2K, coded(_flipped(s)))),
+    Bomb("HTJ2K: giant size", "a.dcm", lambda s: image(HTJ2K, coded(siz(50_000, int(40_000 * s))), 50_000, int(40_000 * s))),
+    Bomb("JPEG-LS: giant size", "a.dcm", lambda s: image(JLS, coded(jpeg(0xF7, 65_535, int(32_000 * s))), 65_535, int(32_000 * s), bits=8)),
+    Bomb("JPEG lossless: giant size", "a.dcm", lambda s: image(LOSSLESS, coded(jpeg(0xC3, 60_000, int(35_000 * s), 16)), 60_000, int(35_000 * s))),
+    Bomb("JPEG: giant size", "a.dcm", lambda s: image(JPEG, coded(jpeg(0xC0, 60_000, int(43_000 * s))), 60_000, int(43_000 * s), bits=8)),
+    Bomb("RLE: giant size", "a.dcm", lambda s: image(RLE, coded(struct.pack("<16I", 2, 64, 66, *[0] * 13) + b"\x81\0\x81\0"), 50_000, int(40_000 * s))),
+    Bomb("RLE: segments beyond the end", "a.dcm", lambda s: image(RLE, coded(struct.pack("<16I", 15, *[0xFFFFFFF0] * 15) + bytes(99)))),
+    Bomb("RLE: GIANT frames", "a.dcm", lambda s: image(RLE, coded(struct.pack("<16I", 2, 64, 66, *[0] * 13) + b"\x81\0\x81\0"), frames=str(int(1e9 * s)))),
+    Bomb("offset table of millions", "a.dcm", lambda s: image(RLE, coded(bytes(64), table=bytes(4 * int(2e6 * s))), frames="2")),
+    Bomb("extended offset table beyond the end", "a.dcm", lambda s: image(RLE, coded(bytes(64), bytes(64)), frames="2", between=element(0x7FE0, 1, b"OB", struct.pack("<2Q", 1 << 62, 1 << 63)) + element(0x7FE0, 2, b"OB", struct.pack("<2Q", 1 << 62, 1 << 62)))),
+    Bomb("hundreds of thousands of empty fragments", "a.dcm", lambda s: image(J2K, element(0x7FE0, 0x10, b"OB", length=END) + item() + _many(s, item()) + SEQUENCE_END)),
+    Bomb("sequences 100,000 deep", "a.dcm", lambda s: image(EXPLICIT, b"", before=_nested(int(1e5 * s)))),
+    Bomb("sequences thousands deep, of known length", "a.dcm", lambda s: image(EXPLICIT, _RAW, before=_nested(int(6e3 * s), known=True))),
+    Bomb("unknown values 100,000 deep", "a.dcm", lambda s: image(EXPLICIT, b"", before=_nested(int(1e5 * s), b"UN"))),
+    Bomb("SR: content 30,000 deep", "a.dcm", lambda s: meta(EXPLICIT, "1.2.840.10008.5.1.4.1.1.88.11") + element(8, 0x16, b"UI", b"1.2.840.10008.5.1.4.1.1.88.11\0") + (element(0x40, 0xA730, b"SQ", item(length=END), END) * int(30_000 * s))),
+    Bomb("encapsulated PDF: gigabytes of a page", "a.dcm", lambda s: meta(EXPLICIT, _PDF_CLASS) + element(8, 0x16, b"UI", _PDF_CLASS.encode() + b"\0") + element(8, 0x18, b"UI", b"1.2.3.4\0") + element(0x42, 0x11, b"OB", _even(pdf(zlibbed(1 << 30))))),
+    Bomb("PDF: gigabytes of a page", "A1.pdf", lambda s: pdf(zlibbed(_giga(s))), by_pypdf),
+    Bomb("PDF: inflated three times", "A1.pdf", lambda s: pdf(zlib.compress(zlib.compress(zlibbed(1 << 30))), "/FlateDecode/FlateDecode/FlateDecode"), by_pypdf),
+    Bomb("PDF: run lengths of gigabytes", "A1.pdf", lambda s: pdf(zlib.compress(b"\x81 " * int(15e6 * s)), "/FlateDecode/RunLengthDecode"), by_pypdf),
+    Bomb("PDF: pages in a circle", "A1.pdf", lambda s: pdf(b"x", kids="2 0 R " * 50), by_pypdf),
+    Bomb("xlsx: a sheet of gigabytes", "a.xlsx", lambda s: workbook(sheet1=SHEET % (b"<row>" + b"<c/>" * int(50e6 * s) + b"</row>")), by_openpyxl),
+    Bomb("xlsx: entities of entities", "a.xlsx", lambda s: workbook(sheet1=laughs(10, 10) + SHEET % b"<row><c><v>&a9;</v></c></row>"), by_openpyxl),
+    Bomb("xlsx: texts of gigabytes", "a.xlsx", lambda s: workbook(strings=b'<sst xmlns="%s"><si><t>%s</t></si></sst>' % (_MAIN, b"a" * int(4e8 * s))), by_openpyxl),
+    Bomb("XML: entities of entities", "a.xml", lambda s: b'<?xml version="1.0"?>' + laughs(10, 10) + b"<eCitation>&a9;</eCitation>", by_etree),
+    Bomb("XML: one long entity, often", "a.xml", lambda s: b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "%s">]><eCitation>%s</eCitation>' % (b"x" * 100_000, b"&a;" * int(30_000 * s)), by_etree),
+    Bomb("XML: a million deep", "a.xml", lambda s: b'<?xml version="1.0"?><eCitation>' + b"<a>" * int(1e6 * s), by_etree),
+    Bomb("JSON: a million deep", "a.json", lambda s: b'{"resourceType":"Bundle","entry":' + b"[" * int(1e6 * s), by_json),
+    Bomb("JSON: a number of millions of digits", "a.json", lambda s: fhir(n=1)[:-2] + b"9" * int(1e7 * s) + b"}", by_json),
+    Bomb("FHIR: a PDF of gigabytes", "a.json", lambda s: fhir(presentedForm=[{"contentType": "application/pdf", "data": base64.b64encode(pdf(zlibbed(1 << 30))).decode()}])),
+    Bomb("HL7: a giant line", "a.hl7", lambda s: hl7(b"OBX|1|TX|a^b||" + b"word " * int(8e6 * s)), by_hl7),
+    Bomb("HL7: hundreds of thousands of orders", "a.hl7", lambda s: hl7(b"OBX|1|TX|a^b||word\r", int(300_000 * s)), by_hl7),
+    Bomb("HL7: millions of repetitions", "a.hl7", lambda s: hl7(b"OBX|1|TX|a^b||" + b"~^&" * int(5e6 * s)), by_hl7),
+    Bomb("table: one giant cell", "a.csv", lambda s: b'accession,text\nA1,"' + b"word " * int(1e7 * s) + b'"\n', lambda path: path.stat()),
+    Bomb("table: millions of columns", "a.csv", lambda s: b"accession,text" + b",x" * int(5e6 * s) + b"\nA1,b\n", lambda path: path.stat()),
+)  # fmt: skip
+
+
+def _even(data: bytes) -> bytes:
+    return data + b"\0" * (len(data) % 2)
+
+
+def _flipped(scale: float) -> bytes:
+    from pydicom import dcmread
+    from pydicom.encaps import generate_frames
+
+    from abuse.mutants import generated_objects
+
+    read = dcmread(io.BytesIO(generated_objects()[4]))
+    stream = bytearray(next(generate_frames(read.PixelData, number_of_frames=1)))
+    stream[8 + int(scale * 40) % 38] ^= 0x40
+    return bytes(stream)
+
+
+# ------------------------------------------------------------------------------------------------ what they cost
+
+
+def careful(path: str, member: str) -> tuple[str, float, float]:
+    """The reason, and what was taken: seconds of computing, megabytes that became resident."""
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    began = time.process_time()
+    ref = FileRef(path, member)
+    read = read_file(ref, {})
+    reason = read.reason
+    if type(read.content).__name__ in ("DicomFile", "PictureFile"):
+        try:
+            read_pixels([ref])
+        except Unreadable as error:
+            reason = error.code
+    elif read.content is not None:
+        rows = read.content.rows
+        reason = ",".join(sorted({row.refusal for row in rows if row.refusal})) or ("" if rows else "no_rows")
+    return reason, time.process_time() - began, _resident("VmHWM") - before
+
+
+def _resident(name: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) / 1024
+
+
+def careless(plain: Callable[[Path], object], path: str) -> tuple[float, float]:
+    """What the plain way takes."""
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    began = time.process_time()
+    kept = plain(Path(path))
+    took = time.process_time() - began, _resident("VmHWM") - before
+    del kept
+    return took
+
+
+def run(count: int, seed: int) -> Outcome:
+    """`count` bombs; each in turn, then again in sizes drawn at random."""
+    draw = random.Random(seed)
+    reasons: Counter[str] = Counter()
+    problems: list[str] = []
+    worst = [0.0, 0.0]
+    beyond = tried_plainly = 0
+    with tempfile.TemporaryDirectory() as name, Sandbox(1, LIMITS) as sandbox:
+        for number in range(max(count, len(BOMBS)) if count >= 40 else count):
+            bomb = BOMBS[number % len(BOMBS)]
+            path = Path(name) / bomb.file
+            path.write_bytes(bomb.make(1.0 if number < len(BOMBS) else draw.uniform(0.5, 1.5)))
+            seconds = megabytes = 0.0
+            try:
+                reason, seconds, megabytes = sandbox.submit(careful, str(path), bomb.member).result()
+            except Ended as error:
+                reason = error.code
+            except Exception as error:
+                reason = f"PROBLEM {type(error).__name__}"
+            reasons[reason.partition(":")[0]] += 1
+            worst = [max(worst[0], seconds), max(worst[1], megabytes)]
+            fine = reason in ENDED or all(CODE.fullmatch(part) for part in reason.split(","))
+            if not fine or seconds > SECONDS or megabytes > MEGABYTES:
+                problems.append(f"PROBLEM {bomb.name}: '{reason}' after {seconds:.1f} s and {megabytes:.0f} MB")
+            if number < len(BOMBS):
+                tried_plainly += 1
+                beyond += _is_beyond(sandbox, bomb, path)
+            path.unlink()
+        tried = number + 1
+    told = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+    cost = f"at most {worst[0]:.1f} s of computing and {worst[1]:.0f} MB"
+    return Outcome(tried, tried - len(problems), f"{beyond} of {tried_plainly}", (told, cost, *problems))
+
+
+def _is_beyond(sandbox: Sandbox, bomb: Bomb, path: Path) -> bool:
+    """Whether the plain way breaks the bounds, its process, or off with an exception."""
+    try:
+        seconds, megabytes = sandbox.submit(careless, bomb.plain, str(path)).result()
+    except Exception:
+        return True
+    return seconds > SECONDS or megabytes > MEGABYTES
