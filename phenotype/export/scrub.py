@@ -29,7 +29,7 @@ from phenotype.export.scrub_names import (
 
 STATEMENT: Final = "pseudonymised, machine-scrubbed, not anonymous"
 _MARK: Final = 0xF0000  # private characters stand for what was taken out, so that no later rule sees into it
-_ENDINGS: Final = r"(?:['’´`]?s|['’´`]|n|en|ns|schen?|sche[rsm])?"  # Müllers, Müller's, Müllern, Müllersche
+_ENDINGS: Final = r"(?i:['’´`]?s|['’´`]|n|en|ns|schen?|sche[rsm])?"  # Müllers, Müller's, Müllern, Müllersche
 _SPACE: Final = r"[ \t]"
 _CAPITAL: Final = "A-ZÀ-ÖØ-ÞĀŁŚŠŽČĆĐŐŰİ"
 _WORD: Final = rf"[{_CAPITAL}][\w'’´`]*\w(?:-[{_CAPITAL}]?[\w'’]+)*"
@@ -61,7 +61,7 @@ def scrub(text: str, known: Known, days: int, *, language: str = "", dates: Iter
     settles the order of day and month where both can be.
     """
     work = _Work(unicodedata.normalize("NFC", text))
-    for kind, pattern in _known_patterns(known):
+    for kind, pattern in _known_patterns(known, one_case=text.islower() or text.isupper()):
         work.replace(kind, pattern)
     for kind, pattern in _rules().replace:
         work.replace(kind, pattern)
@@ -112,8 +112,11 @@ class _Work:
         return "".join("\u2588" if ord(c) >= _MARK else c for c in self.text)
 
 
-def _known_patterns(known: Known) -> list[tuple[str, re.Pattern[str]]]:
-    """What is known of the patient: numbers and days of birth before names, since those may stand in them."""
+def _known_patterns(known: Known, one_case: bool) -> list[tuple[str, re.Pattern[str]]]:
+    """What is known of the patient: numbers and days of birth before names, since those may stand in them.
+
+    In a text of capitals or of small letters alone, the case of a word does not tell that it is a name.
+    """
     found = []
     for kind, pattern in (("BIRTH DATE", birth_pattern(known.births)), ("NUMBER", numbers_pattern(known.numbers))):
         if pattern:
@@ -121,21 +124,23 @@ def _known_patterns(known: Known) -> list[tuple[str, re.Pattern[str]]]:
     phrases = [r"\s+".join(map(spelled, phrase.split())) for phrase in known.phrases if len(phrase) >= 5]
     if phrases:
         found.append(("ADDRESS", re.compile("|".join(phrases), re.IGNORECASE)))
-    names = [pattern for name in (*known.names, *known.others) for pattern in _name_patterns(name)]
+    names = [pattern for name in (*known.names, *known.others) for pattern in _name_patterns(name, one_case)]
     if names:
         any_name = "|".join(dict.fromkeys(names))
         before = rf"(?:(?:{_INITIAL}{_SPACE}?){{1,2}}|(?i:{_PARTICLE}){_SPACE}+)?"  # A. Müller, van Beethoven
         after = rf"(?:,?{_SPACE}?(?:{_INITIAL}){{1,2}}(?!\w))?"  # Müller, A.
-        found.append(("NAME", re.compile(rf"(?<![^\W_])(?:{before}(?:{any_name}){_ENDINGS}{after})(?![^\W_])")))
-    found += [("NAME", re.compile(initials)) for name in known.names if (initials := _initials(name))]
+        flags = re.IGNORECASE if one_case else re.NOFLAG
+        found.append(("NAME", re.compile(rf"(?<![^\W_])(?:{before}(?:{any_name}){_ENDINGS}{after})(?![^\W_])", flags)))
+        found += [("NAME", re.compile(initials, flags)) for name in known.names if (initials := _initials(name))]
     return found
 
 
-def _name_patterns(name: str) -> list[str]:
+def _name_patterns(name: str, one_case: bool) -> list[str]:
     patterns = []
     for part in sorted(parts(name), key=len, reverse=True):
         body = spelled(part)
-        if sum(c.isalpha() for c in part) >= MIN_LOOSE and part.casefold() not in _rules().ordinary:
+        long = sum(c.isalpha() for c in part) >= MIN_LOOSE
+        if one_case or (long and part.casefold() not in _rules().ordinary):
             patterns.append(f"(?i:{body})")
         else:  # short or a word too: with a capital only
             patterns.append(rf"(?=[{_CAPITAL}])(?i:{body})")

@@ -119,8 +119,8 @@ def birth_pattern(births: Iterable[date]) -> str:
             rf"{year}\s?[.\-/\s]?\s?{born.month:02d}\s?[.\-/\s]?\s?{born.day:02d}",
             rf"{year}{sep}{month}{sep}{day}",
             rf"{born.day:02d}{born.month:02d}(?:{year}|{short})",
-            rf"{day}(?:\.|st|nd|rd|th)?\s*(?:of\s+)?(?:{names})\.?,?\s*{any_year}",
-            rf"(?:{names})\.?\s*{day}(?:st|nd|rd|th)?,?\s*{any_year}",
+            rf"{day}(?:\.|st|nd|rd|th)?[\s\-]*(?:of\s+)?(?:{names})\.?,?[\s\-]*{any_year}",
+            rf"(?:{names})\.?[\s\-]*{day}(?:st|nd|rd|th)?,?[\s\-]*{any_year}",
         ]
         found += [rf"(?<!\d){pattern}(?!\d)" for pattern in full]
     return "|".join(found)

@@ -1,7 +1,8 @@
 """What a header says of modality, body part, view and text in the pixels, checked against what else it says.
 
 Only codes come out: the words that were compared stay in the vault. The tables are data: a line is a code and the words
-that mean it, English and German, as `Lexicon` reads them. Codes are the terms of DICOM: body parts of PS3.16 annex L, modalities of PS3.3 C.7.3.1.1.1, views of C.8.1.1.
+that mean it, English and German, as `Lexicon` reads them. Codes are the terms of DICOM: body parts of PS3.16 annex L,
+modalities of PS3.3 C.7.3.1.1.1, views of C.8.1.1 and C.8.11.7.
 """
 
 from __future__ import annotations
@@ -210,15 +211,15 @@ def modality_of(sop_class: str, declared: str) -> tuple[str, str]:
 
 
 @functools.lru_cache(maxsize=4096)
-def body_part_of(declared: str, codes: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, str]:
+def body_part_of(declared: str, codes: tuple[str, ...], descriptions: tuple[str, ...]) -> tuple[str, str]:
     """The body part and what it rests on: "header", "description" (the header is silent), "both", or "contradicted"
     (then the description counts); two empty strings where nothing is said.
 
-    declared  BodyPartExamined in any spelling; codes: of AnatomicRegionSequence, which counts before it
-    words     descriptions, from the one nearest to the image to the one of the whole study
+    declared      BodyPartExamined in any spelling; codes: of AnatomicRegionSequence, which count before it
+    descriptions  from the one nearest to the image to the one of the whole study
     """
     header = next((part for code in codes if (part := _anatomy().get(code, ""))), "") or _united(_parts(declared))
-    told = [parts for text in words if (parts := _parts(text))]
+    told = [parts for text in descriptions if (parts := _parts(text))]
     if not header:
         part = next((part for parts in told if (part := _united(parts))), "")
         return (part, "description") if part else ("", "")
@@ -239,7 +240,7 @@ def view_of(
     modality: str,
     position: str,
     codes: tuple[str, ...],
-    words: tuple[str, ...],
+    descriptions: tuple[str, ...],
     study: tuple[str, ...],
     orientation: tuple[str, ...],
 ) -> tuple[str, str]:
@@ -247,9 +248,9 @@ def view_of(
     or "contradicted" (then the code counts more than the description, and that more than ViewPosition); two empty
     strings where nothing is said, or where it is no radiograph.
 
-    words        descriptions of the image and its series
-    study        descriptions of the study: they may speak of another image of it, so they are asked last
-    orientation  PatientOrientation, where rows and columns run to: it tells frontal views from lateral ones
+    descriptions  of the image and its series
+    study         descriptions of the study: they may speak of another image of it, so they are asked last
+    orientation   PatientOrientation, where rows and columns run to: it tells frontal views from lateral ones
     """
     if modality not in _RADIOGRAPHS:
         return "", ""
@@ -257,7 +258,7 @@ def view_of(
     code = next((view for code in codes if (view := _view_codes().get(code, ""))), "")
     if not breast and code in ("ML", "LM"):
         code = "LATERAL"  # of a limb
-    told = next((view for text in words if (view := _view(text, breast))), "")
+    told = next((view for text in descriptions if (view := _view(text, breast))), "")
     header = _POSITIONS.get(position.strip().upper(), "") if not breast else ""
     header = header or _view(position, breast)
     view = code or told or header
@@ -303,7 +304,7 @@ def _parts(text: str) -> frozenset[str]:
 def _united(parts: Collection[str]) -> str:
     """One term for all these; empty where there is none."""
     wider = _wider_than()
-    left = {part for part in parts if not any(part in wider.get(other, ()) for other in parts)}
+    left = {part for part in parts if not any(other in wider.get(part, ()) for other in parts)}  # the narrowest
     if "HEART" in left:  # "Herz und Lunge" is a chest
         left -= {"HEART"} if "CHEST" in left else set()
     if len(left) == 1:
@@ -319,20 +320,19 @@ def _agree(one: str, other: str) -> bool:
     """Whether two terms can be meant of one image."""
     if one == other or "WHOLEBODY" in (one, other):
         return True
+    both = [(a, b) for a in _members(one) for b in _members(other)]
+    if both != [(one, other)]:
+        return any(_agree(a, b) for a, b in both)
     wider = _wider_than()
     if one in wider.get(other, ()) or other in wider.get(one, ()):
         return True
-    if any(member != part and _agree(member, part) for member in _members(one) for part in _members(other)):
-        return True
-    return any(
-        (name == one and other in beside) or (name == other and one in beside) for name, beside in table(_BESIDE)
-    )
+    return any(a in beside for a, b in ((one, other), (other, one)) for name, beside in table(_BESIDE) if name == b)
 
 
 def _view(text: str, breast: bool) -> str:
     """The one view that a text names."""
-    words = words(text)
-    found = {word.upper() for word in words} & _BREAST_VIEWS if breast else _view_words().find(words)
+    named = words(text)
+    found = {word.upper() for word in named} & _BREAST_VIEWS if breast else _view_words().find(named)
     return next(iter(found)) if len(found) == 1 else ""
 
 

@@ -146,7 +146,11 @@ def workbook(**parts: bytes) -> bytes:
     """An .xlsx; parts by name, as in sheet1."""
     stream = io.BytesIO()
     plain = {"xl/workbook.xml": WORKBOOK, "[Content_Types].xml": TYPES, "_rels/.rels": RELS}
-    plain |= {"xl/_rels/workbook.xml.rels": RELS_OF_BOOK, "xl/worksheets/sheet1.xml": SHEET % b"", "xl/sharedStrings.xml": STRINGS}
+    plain |= {
+        "xl/_rels/workbook.xml.rels": RELS_OF_BOOK,
+        "xl/worksheets/sheet1.xml": SHEET % b"",
+        "xl/sharedStrings.xml": STRINGS,
+    }
     names = {"sheet1": "xl/worksheets/sheet1.xml", "strings": "xl/sharedStrings.xml"}
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in (plain | {names[key]: data for key, data in parts.items()}).items():
@@ -158,13 +162,25 @@ _MAIN = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 _OFFICE = b"http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _PACKAGE = b"http://schemas.openxmlformats.org/package/2006/"
 _KINDS = b"application/vnd.openxmlformats-officedocument.spreadsheetml."
-WORKBOOK = b'<workbook xmlns="%s" xmlns:r="%s"><sheets><sheet name="a" sheetId="1" r:id="r1"/></sheets></workbook>' % (_MAIN, _OFFICE)
-TYPES = b'<Types xmlns="%scontent-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>' % _PACKAGE
+WORKBOOK = b'<workbook xmlns="%s" xmlns:r="%s"><sheets><sheet name="a" sheetId="1" r:id="r1"/></sheets></workbook>' % (
+    _MAIN,
+    _OFFICE,
+)
+TYPES = (
+    b'<Types xmlns="%scontent-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+    % _PACKAGE
+)
 TYPES += b'<Override PartName="/xl/workbook.xml" ContentType="%ssheet.main+xml"/>' % _KINDS
 TYPES += b'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="%sworksheet+xml"/>' % _KINDS
 TYPES += b'<Override PartName="/xl/sharedStrings.xml" ContentType="%ssharedStrings+xml"/></Types>' % _KINDS
-RELS = b'<Relationships xmlns="%srelationships"><Relationship Id="r1" Type="%s/officeDocument" Target="xl/workbook.xml"/></Relationships>' % (_PACKAGE, _OFFICE)
-RELS_OF_BOOK = b'<Relationships xmlns="%srelationships"><Relationship Id="r1" Type="%s/worksheet" Target="worksheets/sheet1.xml"/>' % (_PACKAGE, _OFFICE)
+RELS = (
+    b'<Relationships xmlns="%srelationships"><Relationship Id="r1" Type="%s/officeDocument" Target="xl/workbook.xml"/></Relationships>'
+    % (_PACKAGE, _OFFICE)
+)
+RELS_OF_BOOK = (
+    b'<Relationships xmlns="%srelationships"><Relationship Id="r1" Type="%s/worksheet" Target="worksheets/sheet1.xml"/>'
+    % (_PACKAGE, _OFFICE)
+)
 RELS_OF_BOOK += b'<Relationship Id="r2" Type="%s/sharedStrings" Target="sharedStrings.xml"/></Relationships>' % _OFFICE
 SHEET = b'<worksheet xmlns="' + _MAIN + b'"><sheetData>%s</sheetData></worksheet>'
 STRINGS = b'<sst xmlns="' + _MAIN + b'"/>'
@@ -233,7 +249,9 @@ def by_zipfile(path: Path) -> object:
 
 def by_lzma(path: Path) -> object:
     """What the decoder of a member allocates."""
-    return lzma.decompress(path.read_bytes()[-100:], lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 1 << 32 - 1}])
+    return lzma.decompress(
+        path.read_bytes()[-100:], lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 1 << 32 - 1}]
+    )
 
 
 def by_openpyxl(path: Path) -> object:

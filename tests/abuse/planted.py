@@ -209,7 +209,7 @@ def _commands(out: Path, sources: list[Path]) -> list[list[str]]:
         ["ingest", *map(str, sources)],
         ["retry"],
         ["ingest", str(sources[0]), "--columns", "text=nothing_of_the_kind"],
-        ["ingest", str(sources[0] / "is not there")],
+        ["ingest", str(out / "is not there")],
         *([stage] for stage in ("assemble", "extract", "classify", "label", "cohort")),
         *([what] for what in ("status", "files", "failures", "findings")),
         *(["sql", question] for question in questions),

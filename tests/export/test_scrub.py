@@ -4,6 +4,7 @@ import csv
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -137,7 +138,7 @@ def english(case: Case, dice: random.Random, style: int, who: Who) -> None:
     spaced = f"{number[:3]} {number[3:7]} {number[7:]}"
     body = MEDICAL["en"]
     texts = [
-        f"PATIENT: {family.upper()}, {given.upper()}  DOB: {dob}  MRN: {number}\nACCESSION {accession}\n"
+        f"PATIENT: {family}, {given}  DOB: {dob}  MRN: {number}\nACCESSION {accession}\n"
         f"COMPARISON: Chest radiograph from {past}.\nFINDINGS: {body}\n"
         f"Dictated by: {doctor}, M.D.\nElectronically signed by Dr. {other} on {examined:%m/%d/%Y} at 10:30 AM",
         f"Mr. {family} is a 93 year old man, born {dob}, SSN {ssn}. {body} Compared with {past}. "
@@ -185,7 +186,7 @@ def german(case: Case, dice: random.Random, style: int, who: Who) -> None:
         f"sind unter Tel. {phone} erreichbar. Rücksprache mit Prim. Univ.-Prof. Dr. {doctor}.",
         f"Sehr geehrter Herr Kollege {doctor}!\nBefund für Herrn {given} {family} ({number}, geboren {dob}), wohnhaft in 8010 "
         f"Graz, Lindengasse 12/3. {body} Voruntersuchung: {past}.\nMit freundlichen Grüßen\nDr. {other}\nIBAN {iban}",
-        f"{family.upper()} {given.upper()} ({dob})\nAufnahmezahl {number[3:]}. Der 94-jährige Patient. {body} Zuletzt am {past} "
+        f"{family} {given} ({dob})\nAufnahmezahl {number[3:]}. Der 94-jährige Patient. {body} Zuletzt am {past} "
         f"am LKH Villach untersucht. {given[0]}. {family} kommt aus A-9500 Villach. gez. {doctor}",
     ]
     case.text = texts[style % 4]
@@ -219,30 +220,33 @@ def _month(day: date) -> str:
 KNOWN_KINDS = ("name", "birth", "number", "study date", "initials")
 
 
-def test_identifiers_in_many_styles() -> None:
-    found, missed, total = Counter[str](), [], Counter[str]()
-    lost = words = 0
+@pytest.mark.parametrize(
+    ("how", "others"),
+    [(str, 0.99), (str.upper, 0.9), (str.lower, 0.5)],
+    ids=["as written", "capitals", "small letters"],
+)
+def test_identifiers_in_many_styles(how: Callable[[str], str], others: float) -> None:
+    """All that is known is taken out, in a text of capitals or small letters too; the rest as the rules can."""
+    found, total, missed = Counter[str](), Counter[str](), []
+    lost = words = aside = 0
     for case in cases():
+        text = how(case.text)
+        done = scrub(text, case.known, 777, language=case.language, dates=[case.examined])
         for kind, what in case.planted:
-            assert re.search(re.escape(what), case.text, re.IGNORECASE), (kind, what, SEED)  # the control
-        done = scrub(case.text, case.known, 777, language=case.language, dates=[case.examined])
-        for kind, what in case.planted:
+            assert how(what) in text, (kind, what, SEED)  # the control
             total[kind] += 1
-            there = re.search(
-                rf"(?<![^\W_]){re.escape(what)}s?(?![^\W_])", done.text, re.IGNORECASE
-            )
+            there = re.search(rf"(?<![^\W_]){re.escape(how(what))}s?(?![^\W_])", done.text, re.IGNORECASE)
             found[kind] += not there
-            if there:
-                missed.append((kind, what, case.language))
-        kept = done.text.split()
-        medical = MEDICAL[case.language].split()
+            missed += [(kind, what)] if there else []
+        medical = how(MEDICAL[case.language]).split()
         words += len(medical)
-        lost += sum((Counter(medical) - Counter(kept)).values())
-        assert not [name for name in ("known", "title") if done.residue[name]], (done.residue, case.planted, SEED)
-    recall = {kind: found[kind] / total[kind] for kind in total}
-    print(f"seed {SEED}", recall, f"medical words lost: {lost} of {words}", missed)
+        lost += sum((Counter(medical) - Counter(done.text.split())).values())
+        aside += bool(done.residue)
+        assert not done.residue["known"], (done.residue, SEED)
+    recall = {kind: round(found[kind] / total[kind], 3) for kind in total}
+    print(f"seed {SEED}: {recall}, medical words lost {lost} of {words}, set aside {aside} of {PATIENTS}", missed[:5])
     assert all(recall[kind] == 1.0 for kind in KNOWN_KINDS), (recall, missed, SEED)
-    assert min(recall.values()) >= 0.95, (recall, missed, SEED)
+    assert sum(found.values()) >= others * sum(total.values()), (recall, missed, SEED)
     assert lost <= 0.01 * words, (lost, words, SEED)
 
 

@@ -220,7 +220,8 @@ def _child(url: str, home: str, port: int, careless: bool) -> None:
 
 
 def kills(tmp: Path, rounds: int, seed: int, careless: bool = False) -> dict[str, Any]:
-    """`careless` marks series as received before they are asked for: the negative control. Killed at random moments until it comes through; the rows, compared with those of a run that was left alone."""
+    """Killed at random moments until it comes through; the rows, compared with those of a run that was left alone.
+    `careless` marks series as received before they are asked for: the negative control."""
     print("seed", seed)
     chance = random.Random(seed)
     world.write_studies(tmp / "ct", patients=8, series=3, slices=2)

@@ -192,8 +192,8 @@ def of_html(page: str) -> str:
             continue
         name, position = tag[2].lower(), tag.end()
         if name in _HIDDEN and not tag[1]:
-            end = re.compile(f"</{name}", re.IGNORECASE).search(page, position)
-            position = end.start() if end else len(page)
+            closing = re.compile(f"</{name}", re.IGNORECASE).search(page, position)
+            position = closing.start() if closing else len(page)
         exact = not tag[1] if name == "pre" else exact
         parts.append("\n" if name in _BLOCKS else " " if name in ("td", "th") else "")
     text = unescape(_LONG_NUMBER.sub("", "".join(parts)))
