@@ -272,7 +272,8 @@ class Series(Base):
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     study_id: Mapped[str] = _reference("study.id", index=True)
     modality: Mapped[str]
-    modality_basis: Mapped[str] = mapped_column(default="")  # header; class: the SOP class says otherwise, and counts
+    # header; class: the SOP class says otherwise, and counts; secondary: a capture that names where it was taken
+    modality_basis: Mapped[str] = mapped_column(default="")
     body_part: Mapped[str] = mapped_column(default="")
     # header, description (the header is silent), both, contradicted (the description counts); empty: nothing is said
     body_part_basis: Mapped[str] = mapped_column(default="")

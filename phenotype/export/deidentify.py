@@ -15,9 +15,8 @@ import importlib
 import pkgutil
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import timedelta
 from importlib import metadata, resources
 from typing import Any, Final, TypeVar
 
@@ -27,6 +26,8 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.uid import UID_dictionary
 
+from phenotype.export.deidentify_known import PIXELS, known_of, sweep, values
+from phenotype.export.deidentify_known import day as day_of
 from phenotype.export.scrub_names import Known, sweep_pattern
 
 Value = TypeVar("Value")
@@ -42,23 +43,17 @@ _OPTION_CODES: Final = {  # CID 7050
 }
 _MODIFIED_DATES: Final = ("113107", "Retain Longitudinal Temporal Information Modified Dates Option")
 
-_PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _TIMES: Final = frozenset({"DA", "DT", "TM"})
 _BORN: Final = frozenset({0x00100030, 0x00100032})  # no option keeps when somebody was born
 _CLASSES: Final = frozenset(  # say what an object is, not which one
     tag_for_keyword(k) for k in ("SOPClassUID", "ReferencedSOPClassUID", "MediaStorageSOPClassUID")
 )
 _GONE_VR: Final = frozenset({"PN", "ST", "LT", "UT", "UC", "UR", "AE", "UN", "OB"})  # where the table is silent
-_TEXT_VR: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI",
-                             "UR", "UT"})  # fmt: skip
-_BINARY_VR: Final = frozenset({"OB", "OW", "UN"})
 _KEPT_OB: Final = frozenset({tag_for_keyword("ICCProfile")})
-_UNTOUCHED: Final = frozenset({tag_for_keyword("PhotometricInterpretation"), tag_for_keyword("SOPClassUID")})
 _CODE: Final = re.compile(r"[A-Z0-9 _.\-+/]{0,64}", re.ASCII)
 _DECIMAL: Final = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
 _CLOCK: Final = re.compile(r"[\d:.]{2,16}", re.ASCII)
 _MOMENT: Final = re.compile(r"(\d{8})(\d{0,6}(?:\.\d{1,6})?(?:[+-]\d{4})?)", re.ASCII)
-_DAY: Final = re.compile(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})", re.ASCII)
 _DUMMIES: Final = {
     "DA": "19000101", "DT": "19000101000000", "TM": "000000", "AS": "000Y", "DS": "0", "IS": "0", "UR": "urn:removed",
     "OB": b"\0\0", "OW": b"\0\0", "UN": b"\0\0",
@@ -147,7 +142,7 @@ class Deidentifier:
         self._clean(data, person.days, counts)
         pattern = sweep_pattern(known)
         if pattern is not None:
-            _sweep(data, pattern, counts)
+            sweep(data, pattern, counts)
         data.PatientID = data.PatientName = person.pseudonym
         data.SpecificCharacterSet = "ISO_IR 192"
         self._declare(data, clean_pixels)
@@ -187,7 +182,7 @@ class Deidentifier:
         data.pop(0x00080005, None)  # the whole is written as UTF-8
 
     def _element(self, data: Dataset, tag: int, days: int, counts: Counter[str]) -> None:
-        if tag in _PIXELS or tag == 0x00080005:
+        if tag in PIXELS or tag == 0x00080005:
             return
         element = data[tag]
         code, vr = table().get(tag, ""), element.VR
@@ -233,113 +228,25 @@ class Deidentifier:
             counts["replaced"] += 1
 
 
-def known_of(data: Dataset) -> Known:
-    """What a data set itself says of people: names, numbers, addresses, days of birth, at every depth."""
-    names: list[str] = []
-    others: list[str] = []
-    numbers: list[str] = []
-    phrases: list[str] = []
-    births: list[date] = []
-    for element in _readable(data):
-        tag, values = int(element.tag), _values(element.value)
-        if element.VR == "PN":
-            (names if element.tag.group == 0x0010 else others).extend(values)
-        elif tag in _NUMBERED:
-            numbers.extend(values)
-        elif tag in _PHRASED:
-            phrases.extend(values)
-        elif tag == 0x00100030:
-            births.extend(born for value in values if (born := _day(value)))
-    return Known(_once(names), _once(others), _once(numbers), _once(births), _once(phrases))
-
-
-_NUMBERED: Final = frozenset(
-    tag_for_keyword(k)
-    for k in (
-        "PatientID", "OtherPatientIDs", "AccessionNumber", "AdmissionID", "MedicalRecordLocator",
-        "PatientTelephoneNumbers", "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest",
-        "InsurancePlanIdentification", "ServiceEpisodeID", "MilitaryRank",
-    )
-)  # fmt: skip
-_PHRASED: Final = frozenset(
-    tag_for_keyword(k)
-    for k in ("PatientAddress", "InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName",
-              "PatientInstitutionResidence", "CurrentPatientLocation", "RegionOfResidence", "Occupation")
-)  # fmt: skip
-
-
-def _once(found: Iterable[Value]) -> tuple[Value, ...]:
-    return tuple(dict.fromkeys(found))
-
-
-def _readable(data: Dataset) -> Iterable[Any]:
-    """Every element of a data set and of its sequences that can be read."""
-    for tag in list(data.keys()):
-        if int(tag) in _PIXELS:
-            continue
-        try:
-            element = data[tag]
-        except Exception:  # noqa: S112  (pydicom fails in many ways; what cannot be read is removed later)
-            continue
-        yield element
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _readable(item)
-
-
-def _sweep(data: Dataset, pattern: re.Pattern[str], counts: Counter[str]) -> None:
-    for tag in list(data.keys()):
-        if int(tag) in _PIXELS or int(tag) in _UNTOUCHED:
-            continue
-        element = data[tag]
-        if element.VR == "SQ":
-            for item in element.value:
-                _sweep(item, pattern, counts)
-        elif element.VR in _TEXT_VR and element.VR != "UI" and any(pattern.search(v) for v in _values(element.value)):
-            del data[tag]
-            counts["swept"] += 1
-        elif element.VR in _BINARY_VR and isinstance(element.value, bytes):
-            texts = (element.value.decode(charset, "replace") for charset in ("latin-1", "utf-8", "utf-16-le"))
-            if any(pattern.search(text) for text in texts):
-                del data[tag]
-                counts["swept"] += 1
-
-
 def _silent(tag: int, vr: str, value: Any) -> str:
     """What to do with an attribute that the table does not name: K to keep, X to remove, Z to empty."""
     if vr in _TIMES or (vr in _GONE_VR and tag not in _KEPT_OB):
         return "X"
     if vr == "CS":
-        return "K" if all(_CODE.fullmatch(v) for v in _values(value)) else "Z"
+        return "K" if all(_CODE.fullmatch(v) for v in values(value)) else "Z"
     if vr in ("DS", "IS"):
-        return "K" if all(not v or _DECIMAL.fullmatch(v) for v in _values(value)) else "Z"
+        return "K" if all(not v or _DECIMAL.fullmatch(v) for v in values(value)) else "Z"
     return "K"
-
-
-def _values(value: Any) -> list[str]:
-    if value is None:
-        return []
-    if isinstance(value, MultiValue | list | tuple):
-        return [str(v) for v in value]
-    return [str(value)]
 
 
 def _each(value: Any, change: Any) -> Any:
     return [change(v) for v in value] if isinstance(value, MultiValue | list) else change(value) if value else value
 
 
-def _day(text: str) -> date | None:
-    match = _DAY.fullmatch(text.strip())
-    try:
-        return date(*map(int, match.groups())) if match else None
-    except ValueError:
-        return None
-
-
 def _shift(value: Any, vr: str, days: int) -> Any:
     """Dates moved back by whole days, times as they are; None where a value is none."""
     moved = []
-    for text in (v.strip() for v in _values(value)):
+    for text in (v.strip() for v in values(value)):
         if vr == "TM":
             if text and not _CLOCK.fullmatch(text):
                 return None
@@ -349,7 +256,7 @@ def _shift(value: Any, vr: str, days: int) -> Any:
         if not text:
             moved.append(text)
             continue
-        day = _day(whole[0]) if whole else None
+        day = day_of(whole[0]) if whole else None
         if day is None or whole is None:
             return None
         moved.append(f"{day - timedelta(days=min(days, day.toordinal() - 1)):%Y%m%d}".rjust(8, "0") + whole[1])
@@ -373,7 +280,7 @@ def _safe_private(data: Dataset) -> frozenset[int]:
         creator = tag.group << 16 | tag.element >> 8
         try:
             named = str(data[creator].value).strip() if creator in data else ""
-            numeric = all(re.fullmatch(r"[\d\s.:eE+\-]*", v) for v in _values(data[tag].value))
+            numeric = all(re.fullmatch(r"[\d\s.:eE+\-]*", v) for v in values(data[tag].value))
         except Exception:  # noqa: S112  (not readable, so not safe)
             continue
         if numeric and (tag.group, tag.element & 0xFF, named) in _listed_private():
@@ -405,7 +312,7 @@ def _words() -> frozenset[str]:
 
 def _listed_words(value: Any) -> bool:
     """Whether a description is made of listed words and short numbers alone."""
-    words = re.findall(r"[^\W_]+", " ".join(_values(value)).casefold())
+    words = re.findall(r"[^\W_]+", " ".join(values(value)).casefold())
     return all(
         word in _words() or re.fullmatch(r"\d{1,3}(?:mm|cm|kv|mas|s|ms|x\d{1,3})?|[a-z]\d?", word) for word in words
     )

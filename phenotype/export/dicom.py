@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, AllTransferSyntaxes, ExplicitVRLittleEndian
 
 from phenotype.export import burned_in
-from phenotype.export.deidentify import Deidentifier, Options, Person, known_of
+from phenotype.export.deidentify import Deidentifier, Options, Person
+from phenotype.export.deidentify_known import known_of
 from phenotype.export.scrub_names import Known, parts
 from phenotype.imaging import encoding
 from phenotype.imaging.files import FileRef, open_bytes
@@ -79,7 +80,7 @@ def deidentified(
 
     `mode` says what becomes of text in pixels ("quarantine", "mask", "keep"), `flagged` what ingestion thought of it.
     Raises `Refused`: "burned_in:declared", "burned_in:likely", "text_remains", "identifier_in_pixels", "not_an_image",
-    "no_pixel_data", "write_back"; and `Unreadable` as of `encoding`.
+    "no_pixel_data", "missing_tag:SOPInstanceUID", "transfer_syntax", "write_back"; and `Unreadable` as of `encoding`.
     """
     with encoding.quiet():
         where = encoding.layout(source)
@@ -156,11 +157,16 @@ def _refuse_names_in(pixels: bytes, known: Known) -> None:
     words += [number for number in known.numbers if len(number) >= 6 and len(set(number)) >= 3]
     for word in words:
         for charset in ("utf-8", "latin-1", "utf-16-le"):
-            if word.lower().encode(charset, "ignore") in lowered:
+            coded = word.lower().encode(charset, "replace")
+            if b"?" not in coded and coded in lowered:
                 raise Refused("identifier_in_pixels", "the coded pixels carry a name or number of the person")
 
 
 def _encoded(data: Dataset, syntax: str) -> bytes:
+    if not data.get("SOPInstanceUID"):
+        raise Refused("missing_tag:SOPInstanceUID", "an object without identity")
+    if UID(syntax) not in AllTransferSyntaxes:
+        raise Refused("transfer_syntax", "a transfer syntax that cannot be written")
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = data.SOPClassUID, data.SOPInstanceUID
     meta.TransferSyntaxUID = UID(syntax)

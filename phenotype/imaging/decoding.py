@@ -26,7 +26,8 @@ _RLE = {"1.2.840.10008.1.2.5": ("pylibjpeg", "pydicom")}
 # pydicom has no decoder for these; GDCM has. Progressive JPEG was retired in 2006, but archives are older than that.
 _TWELVE = dict.fromkeys((EXTENDED, "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"), ("gdcm_jpeg",))
 _PLUGINS = _TWELVE | _JPEG | _JPEG_LOSSLESS | _JPEG_LS | _JPEG_2000 | _HTJ2K | _RLE
-_PALETTE = "PALETTE COLOR"
+_MEANING, _PALETTE = "PhotometricInterpretation", "PALETTE COLOR"
+_EXTENDED_OFFSETS = (0x7FE00001, 0x7FE00002)  # tables of the places and lengths of frames
 
 
 def decodable(transfer_syntax: str, bits_stored: int) -> bool:
@@ -73,7 +74,7 @@ def _decoder(transfer_syntax: str) -> Decoder:
 def _native(head: Header) -> NDArray[Any] | None:
     """Grey pixels that stand in the file as they are; None where they are anything else."""
     where = head.where
-    if where.transfer_syntax not in encoding.NATIVE or head.text("PhotometricInterpretation") == _PALETTE:
+    if where.transfer_syntax not in encoding.NATIVE or head.text(_MEANING) == _PALETTE:
         return None
     span = head.found.spans.get(encoding.PIXEL_DATA)
     bits, used, high = (whole(head, name) for name in ("BitsAllocated", "BitsStored", "HighBit"))
@@ -101,20 +102,39 @@ def _native(head: Header) -> NDArray[Any] | None:
 
 
 def _decoded(head: Header) -> NDArray[Any]:
+    coded, palette = head.where.transfer_syntax not in encoding.NATIVE, head.text(_MEANING) == _PALETTE
+    if coded and not palette:
+        return _from_codestreams(head)
     read = encoding.dataset(head.where)
-    syntax = head.where.transfer_syntax
-    if syntax in encoding.NATIVE:
+    if not coded:
         stored: NDArray[Any] = get_decoder(read.file_meta.TransferSyntaxUID).as_array(read)[0]
     else:
-        stored = _from_codestreams(read, _plugins(syntax, whole(head, "BitsStored", 8) or 8))
-    return _coloured(stored, read, head.where.little) if head.text("PhotometricInterpretation") == _PALETTE else stored
+        stored = _from_codestreams(head)
+    return _coloured(stored, read, head.where.little) if palette else stored
 
 
-def _from_codestreams(read: Any, plugins: tuple[str, ...]) -> NDArray[Any]:
+def _from_codestreams(head: Header) -> NDArray[Any]:
+    _, start, end = head.found.spans[encoding.PIXEL_DATA]
+    source = head.where.body[start:end]
+    options: dict[str, Any] = {
+        "photometric_interpretation": head.text(_MEANING),
+        "rows": whole(head, "Rows"),
+        "columns": whole(head, "Columns"),
+        "number_of_frames": whole(head, "NumberOfFrames", 1) or 1,
+        "samples_per_pixel": whole(head, "SamplesPerPixel", 1),
+        "planar_configuration": whole(head, "PlanarConfiguration", 0),
+        "bits_allocated": whole(head, "BitsAllocated"),
+        "bits_stored": whole(head, "BitsStored") or whole(head, "BitsAllocated"),
+        "pixel_representation": whole(head, "PixelRepresentation", 0),
+    }
+    tables = [head.found.spans.get(tag) for tag in _EXTENDED_OFFSETS]
+    if all(tables):
+        options["extended_offsets"] = tuple(head.where.body[span[1] : span[2]] for span in tables if span)
+    syntax = head.where.transfer_syntax
     failed: Exception = NotImplementedError()
-    for plugin in plugins:
+    for plugin in _plugins(syntax, options["bits_stored"] or 8):
         try:
-            pixels: NDArray[Any] = _decoder(read.file_meta.TransferSyntaxUID).as_array(read, decoding_plugin=plugin)[0]
+            pixels: NDArray[Any] = _decoder(syntax).as_array(source, decoding_plugin=plugin, **options)[0]
         except Exception as error:  # the next one may take what this one does not
             failed = error
         else:

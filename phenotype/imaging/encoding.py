@@ -23,7 +23,12 @@ from pydicom.filereader import read_dataset
 from pydicom.uid import UID
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
+from phenotype.imaging.codestream import codestream_size
 from phenotype.imaging.files import Unreadable
+
+__all__ = [
+    "Element", "Index", "Layout", "Span", "codestream_size", "dataset", "elements", "index", "items", "layout", "quiet"
+]  # fmt: skip
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # its messages quote values
 
@@ -35,6 +40,7 @@ NATIVE = frozenset({IMPLICIT, EXPLICIT, BIG}) | DEFLATED  # pixels stand as they
 JPIP = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (94, 95, 204, 205))
 MAX_INFLATED = 1 << 30
 MAX_DEPTH = 32  # of sequences in sequences
+MAX_PARTS = 1 << 20  # elements of one data set or item, fragments of one element: more are an attack on the memory
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -187,34 +193,6 @@ def dataset(where: Layout, stop: int | None = None) -> Any:
     return read
 
 
-def codestream_size(data: bytes | memoryview) -> tuple[int, int] | None:
-    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 codestream declares of itself; None for anything else."""
-    shape = codestream_shape(data)
-    return None if shape is None else shape[:2]
-
-
-def codestream_shape(data: bytes | memoryview) -> tuple[int, int, int, int] | None:
-    """(rows, columns, components, bits of the first one) that a JPEG, JPEG-LS or JPEG 2000 codestream declares of
-    itself; None for anything else."""
-    if data[:12] == b"\0\0\0\x0cjP  \r\n\x87\n":  # the boxes of a JP2 file about it: not allowed, but seen
-        data = data[max(bytes(data[:4096]).find(b"\xff\x4f\xff\x51"), 0) :]
-    if data[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: SIZ follows SOC
-        if len(data) < 43:
-            return None
-        right, bottom, left, top = struct.unpack(">4I", data[8:24])
-        return bottom - top, right - left, int.from_bytes(data[40:42], "big"), (data[42] & 0x7F) + 1
-    position = 2
-    while data[:2] == b"\xff\xd8" and position + 10 <= len(data):
-        if data[position] != 0xFF:
-            return None
-        marker = data[position + 1]
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a start of frame
-            bits, rows, columns, components = struct.unpack(">BHHB", data[position + 4 : position + 10])
-            return rows, columns, components, bits
-        position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return None
-
-
 def _looks_bare(data: bytes) -> bool:
     """Whether a file without prefix starts like a data set: group 2 or 8, and a value that fits in."""
     if data[:2] in (b"\x02\0", b"\x08\0"):
@@ -251,8 +229,9 @@ def _meta(data: bytes, position: int) -> tuple[dict[int, str], int]:
 
 def _inflate(data: bytes, start: int) -> bytes:
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
+    most = min(MAX_INFLATED, 200 * len(data) + (128 << 20))  # pixels rarely shrink to a tenth, but small ones be black
     try:
-        body = machine.decompress(memoryview(data)[start:], MAX_INFLATED)
+        body = machine.decompress(memoryview(data)[start:], most)
     except zlib.error:
         raise Unreadable("inflation", "the deflated data set is broken") from None
     if not machine.eof:
@@ -314,12 +293,13 @@ def _walk(
         else:
             stop = start + length
             if stop > end:
-                if stop > len(body):
-                    raise Unreadable("truncated", "an element ends behind the end of the file")
-                raise Unreadable("bad_structure", "an element ends behind the end of its item")
+                code = "truncated" if stop > len(body) else "bad_structure"
+                raise Unreadable(code, "an element ends behind the end of the file or of its item")
             if kind == _SEQUENCE and length:
                 _sequence(body, start, stop, implicit or not vr, little, depth + 1)
         spans[tag] = vr, start, stop
+        if len(spans) > MAX_PARTS:
+            raise Unreadable("bad_structure", "too many elements")
         position = stop
     if delimited:
         raise Unreadable("truncated", "the file ends inside a sequence")
@@ -393,6 +373,8 @@ def _sequence(
             raise Unreadable("bad_structure", "an item ends behind the end of its sequence")
         if parts is not None:
             parts.append((position, stop))
+            if len(parts) > MAX_PARTS:
+                raise Unreadable("bad_structure", "too many fragments")
         else:
             _walk(body, position, stop, implicit, little, depth, found)
         position = stop

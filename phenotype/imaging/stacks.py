@@ -14,7 +14,11 @@ from phenotype.imaging.geometry import MINIMUM_MM, Slice, Stack, alike, arrange,
 
 FEWEST = 3  # slices of a stack that is not the only one
 
-_Faults = dict[int, str]
+_Faults = dict[int, Unreadable]  # by index, why a slice is in no stack
+_MESSAGES = {
+    "mixed_size": "slices of different sizes, none of them enough for a stack",
+    "mixed_orientation": "slices of different orientations, none of them enough for a stack",
+}
 
 
 def divide(slices: Sequence[Slice]) -> list[Stack]:
@@ -23,10 +27,10 @@ def divide(slices: Sequence[Slice]) -> list[Stack]:
     Slices belong together by size, spacing and orientation. What then lies at one position is a double (equal pixels:
     one is dropped), or of several stacks, told apart by the acquisition, or else by whole runs of InstanceNumber.
     Localisers, doubles and a minority of slices that form no stack are left out, each with its reason: "localiser",
-    "same_slice", "other_size", "other_orientation", "other_acquisition", or one of `arrange`. Raises `Unreadable` with the
-    reason where the sound stacks are not the greater part.
+    "same_slice", "other_size", "other_orientation", "other_acquisition", or one of `arrange`. Raises `Unreadable` with
+    the reason where the sound stacks are not the greater part.
     """
-    left = {i: "localiser" for i, s in enumerate(slices) if s.localiser}
+    left: dict[int, str] = {i: "localiser" for i, s in enumerate(slices) if s.localiser}
     groups = _groups(slices, [i for i in range(len(slices)) if i not in left])
     if not groups:
         raise Unreadable("no_slices", "the series holds nothing but localisers")
@@ -42,11 +46,13 @@ def divide(slices: Sequence[Slice]) -> list[Stack]:
         left |= doubles
         faults |= faulty
     if len(faults) >= sum(len(stack.order) for stack in stacks):
-        code = Counter(faults.values()).most_common(1)[0][0]
+        code = Counter(error.code for error in faults.values()).most_common(1)[0][0]
+        message = next(error.message for error in faults.values() if error.code == code)
         code = {"other_size": "mixed_size", "other_orientation": "mixed_orientation"}.get(code, code)
-        raise Unreadable(code, "no sound stack, or only of the smaller part of the slices")
+        raise Unreadable(code, _MESSAGES.get(code, message))
     stacks.sort(key=lambda stack: (-len(stack.order), _numbered(slices, stack.order), stack.order))
-    return [replace(stacks[0], left_out=tuple(sorted((left | faults).items()))), *stacks[1:]]
+    left |= {i: error.code for i, error in faults.items()}
+    return [replace(stacks[0], left_out=tuple(sorted(left.items()))), *stacks[1:]]
 
 
 def _groups(slices: Sequence[Slice], indices: list[int]) -> list[list[int]]:
@@ -67,14 +73,14 @@ def _groups(slices: Sequence[Slice], indices: list[int]) -> list[list[int]]:
     return sorted((sorted(group) for group in groups), key=lambda group: (-len(group), key(group[0])))
 
 
-def _difference(one: Slice, usual: Slice) -> str:
+def _difference(one: Slice, usual: Slice) -> Unreadable:
     if one.position is None or one.orientation is None:
-        return "no_position"
+        return Unreadable("no_position", "slices without position or orientation")
     same = alike(replace(one, orientation=usual.orientation, position=usual.position), usual)
-    return "other_orientation" if same else "other_size"
+    return Unreadable("other_orientation" if same else "other_size")
 
 
-def _stacks(slices: Sequence[Slice], group: list[int]) -> tuple[list[Stack], _Faults, _Faults]:
+def _stacks(slices: Sequence[Slice], group: list[int]) -> tuple[list[Stack], dict[int, str], _Faults]:
     """The sound stacks of slices alike, the doubles among them, and what is in neither."""
     doubles = _doubles(slices, group)
     single = [i for i in group if i not in doubles]
@@ -86,10 +92,10 @@ def _stacks(slices: Sequence[Slice], group: list[int]) -> tuple[list[Stack], _Fa
     return found, doubles, faults
 
 
-def _doubles(slices: Sequence[Slice], group: Sequence[int]) -> _Faults:
+def _doubles(slices: Sequence[Slice], group: Sequence[int]) -> dict[int, str]:
     """All but one of slices with one place, one acquisition and the same pixels."""
     seen: set[tuple[object, ...]] = set()
-    doubles: _Faults = {}
+    doubles: dict[int, str] = {}
     for i in sorted(group, key=lambda i: (slices[i].number is None, slices[i].number or 0, i)):
         s = slices[i]
         if s.pixel_hash and s.position:
@@ -111,33 +117,34 @@ def _separate(slices: Sequence[Slice], group: list[int]) -> tuple[list[Stack], _
             if len(sound) == len(parts) and _interleaved(slices, sound):
                 return sound, {}
         elif 2 * sum(len(stack.order) for stack in sound) > len(group) and (
-            whole != "missing_slices" or _interleaved(slices, sound) or _different_spacing(sound)
+            whole.code != "missing_slices" or _interleaved(slices, sound) or _different_spacing(sound)
         ):
             faults: _Faults = {}
             for part, stack in tried:
                 if not isinstance(stack, Stack) or len(part) < FEWEST:
-                    code = "other_acquisition" if len(part) < FEWEST or isinstance(stack, Stack) else stack
-                    faults |= dict.fromkeys(part, code)
+                    stray = Unreadable("other_acquisition", "a slice or two of another acquisition")
+                    faults |= dict.fromkeys(part, stray if len(part) < FEWEST or isinstance(stack, Stack) else stack)
             return sound, faults
     return ([whole], {}) if isinstance(whole, Stack) else ([], dict.fromkeys(group, whole))
 
 
-def _arranged(slices: Sequence[Slice], group: Sequence[int]) -> Stack | str:
+def _arranged(slices: Sequence[Slice], group: Sequence[int]) -> Stack | Unreadable:
     """The stack of these slices, by their indices; or the reason why there is none."""
     try:
         stack = arrange([slices[i] for i in group])
     except Unreadable as error:
-        return error.code
+        return error
     return replace(stack, order=tuple(group[i] for i in stack.order))
 
 
-def _ways(slices: Sequence[Slice], group: list[int], whole: Stack | str) -> Iterator[list[list[int]]]:
+def _ways(slices: Sequence[Slice], group: list[int], whole: Stack | Unreadable) -> Iterator[list[list[int]]]:
     """The ways in which a group might fall apart, the most telling first."""
-    if whole in ("no_position", "no_spacing"):
+    code = "" if isinstance(whole, Stack) else whole.code
+    if code in ("no_position", "no_spacing"):
         return
     labels = [slices[i].acquisition.split("/") for i in group]
     keys: list[list[object]] = [[tuple(label) for label in labels]]
-    if not isinstance(whole, Stack):
+    if code:
         width = max(len(label) for label in labels)
         keys += [[label[n] if n < len(label) else "" for label in labels] for n in range(width)]
         keys.append([slices[i].thickness for i in group])
@@ -147,7 +154,7 @@ def _ways(slices: Sequence[Slice], group: list[int], whole: Stack | str) -> Iter
             parts.setdefault(value, []).append(i)
         if len(parts) > 1:
             yield list(parts.values())
-    if whole == "doubled_slices":
+    if code == "doubled_slices":
         runs = _runs(slices, group)
         if runs:
             yield runs

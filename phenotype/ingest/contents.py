@@ -60,7 +60,7 @@ class DicomFile:
     lossy: bool = False
     burned_in: str = ""  # text in the pixels: declared, denied, likely (by the kind of image), or empty
     view_basis: str = ""  # where `view` was read: header, code, description, contradicted; or empty
-    modality_basis: str = ""  # header; class: the SOP class says otherwise, and counts
+    modality_basis: str = ""  # header; class: the SOP class says otherwise, and counts; secondary: a capture
     body_part_basis: str = ""  # header, description, both, contradicted; or empty
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from pydicom.uid import UID_dictionary
 
 from phenotype.imaging import encoding
+from phenotype.imaging.codestream import codestream_shape
 from phenotype.imaging.decoding import decodable
 from phenotype.imaging.dicom import frame_stack, slice_of
 from phenotype.imaging.files import Unreadable
@@ -249,7 +250,7 @@ def _check_codestreams(
     rows, columns, samples, bits = told
     if syntax.startswith(_CODESTREAMS):
         for i, (start, end) in enumerate(parts):
-            shape = encoding.codestream_shape(body[start:end])
+            shape = codestream_shape(body[start:end])
             if shape is None:
                 if i == 0:
                     raise Refused("codestream", "no codestream where one must begin")

@@ -122,8 +122,11 @@ class Batch:
         states: dict[str, dict[str, Any]] = {}
         fresh: dict[str, Read] = {}
         for file_id, read in outputs.items():
-            state, same_as = read.state, None
-            if read.content is not None:
+            state, reason, same_as = read.state, read.reason, None
+            refusal = _refused(read.content)
+            if refusal:
+                state, reason, fresh[file_id] = "quarantined", refusal, read
+            elif read.content is not None:
                 if first.setdefault(hashes[file_id], file_id) == file_id:
                     fresh[file_id] = read
                 else:
@@ -134,7 +137,7 @@ class Batch:
                 "file": file_id,
                 "kind": read.kind,
                 "state": state,
-                "reason": read.reason,
+                "reason": reason,
                 "content_hash": hashes.get(file_id),
                 "same_as": same_as,
             }
@@ -307,6 +310,13 @@ class Batch:
                     "view": row.view,
                     "study_date": row.date,
                 }
+
+
+def _refused(content: object) -> str:
+    """Why nothing that a file of reports says can be used: the commonest reason; empty where something can."""
+    if not isinstance(content, Records) or not content.rows or any(not row.refusal for row in content.rows):
+        return ""
+    return Counter(row.refusal for row in content.rows).most_common(1)[0][0]
 
 
 def chunks(items: Iterable[T]) -> Iterator[list[T]]:

@@ -25,7 +25,7 @@ from phenotype.stage import Refused
 
 Content: TypeAlias = DicomFile | PictureFile | Records
 
-LISTS = frozenset({".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet", ".xml"})  # may list pictures by their names
+NAMED = frozenset({"text", "pdf", "rtf"})  # whose they are, their names say
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ FORMATS = (
     Format("docx", _zip_holds(b"word/document.xml"), _refused("word_save_as_txt", _SAVE)),
     Format("ods", _zip_holds(b"content.xml"), _refused("opendocument_save_as_xlsx", _SAVE)),
     Format("xls", lambda f: f.data[:4] == b"\xd0\xcf\x11\xe0", _refused("office_save_as_xlsx", _SAVE)),
-    Format("rtf", lambda f: f.start[:5] == b"{\\rtf", _refused("rtf_save_as_txt", _SAVE)),
+    Format("rtf", lambda f: f.start[:5] == b"{\\rtf", lambda f: files.read_rtf(f.data, f.name, f.names)),
     Format("hl7", lambda f: _HL7.match(f.start), lambda f: hl7.read_hl7(f.data)),
     Format("table", lambda f: f.suffix in (".csv", ".tsv", ".tab"), lambda f: read_table(f.data, f.columns)),
     Format("text", _is_named, lambda f: files.read_text(f.data, f.name, f.names)),
@@ -135,6 +135,9 @@ def read_delivered(file: Delivered) -> Read:
     except (Refused, Unreadable) as error:
         return Read(hashlib.sha256(file.data).hexdigest(), kind, None, "quarantined", error.code)
     if isinstance(content, tuple):
-        digest, content = content
-        return Read(digest, "dicom" if isinstance(content, DicomFile) else "sr", content)
-    return Read(hashlib.sha256(file.data).hexdigest(), kind, content)
+        own, content = content
+        return Read(own, "dicom" if isinstance(content, DicomFile) else "sr", content)
+    digest = hashlib.sha256(file.data)
+    if kind in NAMED and isinstance(content, Records):  # the same words under another name are another report
+        digest.update(repr([(row.accession, row.patient, row.study_uid) for row in content.rows]).encode())
+    return Read(digest.hexdigest(), kind, content)

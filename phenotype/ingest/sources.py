@@ -16,7 +16,7 @@ from phenotype.stage import Refused
 ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"))
 SYSTEM = frozenset({".ds_store", "thumbs.db", "desktop.ini", "ehthumbs.db"})
 VIEWERS = frozenset((".exe", ".dll", ".inf", ".bat", ".jar", ".js", ".css", ".htm", ".html", ".ico"))  # come on discs
-TABLES = frozenset({".csv", ".tsv", ".tab"})
+TABLES = frozenset({".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet", ".xml"})  # may list pictures by name
 SMALL = 64 << 20  # what any compressed tar may inflate to, whatever the ratio
 LARGE = 16 << 20  # a file of this size is looked into for an archive whatever its name: that costs it nothing
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,3 +59,15 @@ ABUSES: dict[str, Abuse] = {
     "mutants": Abuse("mutants of real DICOM", "abuse.mutants:run", 5000, 100_000),
     "bombs": Abuse("bombs", "abuse.bombs:run", 40, 200),
 }
+
+
+def check(name: str) -> Outcome:
+    """Run a fault test in the count of CI, under a seed that is drawn anew each time and told where it fails."""
+    abuse, seed = ABUSES[name], secrets.randbelow(10**6)
+    found = abuse.function()(abuse.small, seed)
+    again = f"python -m tests.abuse {name} --count {abuse.small} --seed {seed}"
+    print(f"{again}: {found}")
+    assert found.sound, f"{again}\n" + "\n".join(found.notes)
+    if found.control_failed:
+        assert int(found.control_failed.split()[0]) > 0, f"the negative control finds nothing: {again}"
+    return found

@@ -1,5 +1,6 @@
 """Slices in order, or refused with the reason."""
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -128,3 +129,35 @@ def test_slices_alike_stay_together_wherever_rounding_falls():
 
 def test_one_slice_is_as_deep_as_it_is_thick():
     assert arrange(stack(1)).spacing_mm == (3.0, 0.7, 0.8)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_any_series_is_divided_alike_whatever_the_order_of_its_files(seed):
+    """Stacks by chance, with losses, doubles, strays and lies: each slice in one place, or one reason for all."""
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    slices: list[Slice] = []
+    for group in range(chance.randint(1, 4)):
+        orientation, axis = chance.choice([(AXIAL, 2), (AXIAL, 2), (CORONAL, 1), (SAGITTAL, 0)])
+        made = stack(chance.choice([1, 2, 5, 9]), chance.choice([1.0, 2.5, 2.5, 0.0]), orientation, axis)
+        acquisition = chance.choice(["", "1", "2", "1/0"])
+        for i, s in enumerate(made):
+            hidden = {"position": None} if chance.random() < 0.02 else {"rows": 32} if chance.random() < 0.02 else {}
+            known = chance.choice([None, f"{group}/{i}", str(i)])
+            if chance.random() > 0.03:
+                slices.append(replace(s, acquisition=acquisition, number=10 * group + i, pixel_hash=known, **hidden))
+    outcomes = set()
+    for _ in range(3):
+        order = chance.sample(range(len(slices)), len(slices))
+        try:
+            divided = divide([slices[i] for i in order])
+        except Unreadable as refused:
+            outcomes.add(refused.code)
+            continue
+        left = [(i, why) for s in divided for i, why in s.left_out]
+        assert sorted([*(i for s in divided for i in s.order), *(i for i, _ in left)]) == list(range(len(slices)))
+        stacks = sorted(
+            str([(slices[order[i]].position, slices[order[i]].acquisition) for i in s.order]) for s in divided
+        )
+        outcomes.add(str((stacks, sorted(why for _, why in left))))
+    assert len(outcomes) == 1

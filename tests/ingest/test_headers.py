@@ -2,11 +2,8 @@
 
 import random
 import struct
-import time
 import warnings
 from datetime import date
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import pydicom
@@ -187,6 +184,17 @@ def test_sequences_are_walked_whether_their_length_is_told_or_not():
         assert read_header(data[:at] + sequence(inside, b"OB") + data[at:]).rows == 8  # opaque: nobody's business
 
 
+def test_a_flood_of_elements_or_fragments_is_refused(monkeypatch):
+    data = dicom()
+    assert read_header(data).rows == 8
+    monkeypatch.setattr("phenotype.imaging.encoding.MAX_PARTS", 12)
+    assert code(data) == "bad_structure"
+    baseline = "1.2.840.10008.1.2.4.50"
+    monkeypatch.setattr("phenotype.imaging.encoding.MAX_PARTS", 40)
+    assert read_header(encapsulated(baseline, jpeg(8, 6))).rows == 8
+    assert code(encapsulated(baseline, jpeg(8, 6), *[b""] * 50)) == "bad_structure"
+
+
 def test_every_truncation_is_noticed(shared_data):
     seeds = []
     for path in sorted((shared_data / "dicom").rglob("*.dcm")):
@@ -213,7 +221,7 @@ def test_every_truncation_is_noticed(shared_data):
 def test_no_mutant_crashes_and_none_says_what_it_holds(shared_data):
     seed = 5
     print("seed", seed)
-    rng, outcomes = random.Random(seed), {"read": 0, "refused": 0, "bad_header": 0}
+    rng, outcomes = random.Random(seed), {"read": 0, "refused": 0, "unforeseen": 0}
     files = [p.read_bytes() for p in sorted((shared_data / "dicom").rglob("*.dcm")) if p.stat().st_size < 100_000]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -229,10 +237,10 @@ def test_no_mutant_crashes_and_none_says_what_it_holds(shared_data):
                 read_object(bytes(data))
                 outcomes["read"] += 1
             except Refused as error:
-                outcomes["bad_header" if error.code == "bad_header" else "refused"] += 1
+                outcomes["unforeseen" if "the header cannot be read" in error.message else "refused"] += 1
                 assert len(str(error)) < 150
     assert outcomes["refused"] > 1000 and outcomes["read"] > 500
-    assert outcomes["bad_header"] == 0  # the reason of what nobody has thought of
+    assert outcomes["unforeseen"] == 0
 
 
 def test_a_message_never_quotes_the_header():
@@ -342,45 +350,3 @@ def test_a_single_frame_of_an_enhanced_object_has_a_place():
         )
     )
     assert (head.position, head.spacing, head.thickness) == ((1, 2, 3), (0.5, 0.5), 2)
-
-
-def test_reading_costs_less_than_a_plain_header_loop(tmp_path: Path):
-    """Reading, hashing, checking and converting a slice of 512 x 512, against pydicom's own header reader."""
-    files = []
-    for i in range(20):
-        path = tmp_path / f"{i}.dcm"
-        more = {f"{group}{name}": "x" for group in ("Study", "Series") for name in ("Description",)}
-        texts = dict.fromkeys(("Manufacturer", "StationName", "ProtocolName", "KVP", "ImageComments", "StudyID"), "1")
-        code = pydicom.Dataset()
-        code.CodeValue, code.CodingSchemeDesignator = "1", "L"
-        data = ct_slice(i, Rows=512, Columns=512, BitsAllocated=16, PixelData=bytes(1 << 19), **more, **texts)
-        d = pydicom.dcmread(BytesIO(data))
-        d.ProcedureCodeSequence = d.RequestAttributesSequence = [code]
-        block = d.private_block(0x29, "MAKER", create=True)
-        for element in range(30):
-            block.add_new(element, "LO", "value")
-        d.save_as(path, enforce_file_format=True)
-        files.append(path)
-    wanted = (
-        "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID Modality Rows Columns PatientID PatientName "
-    )
-    wanted += "PatientBirthDate PatientSex PatientAge AccessionNumber StudyDate StudyTime StudyDescription "
-    wanted += "SeriesDescription ImagePositionPatient ImageOrientationPatient PixelSpacing"
-
-    def plain(path: Path) -> None:
-        read = pydicom.dcmread(path, stop_before_pixels=True)
-        for keyword in wanted.split():
-            read.get(keyword)
-
-    def own(path: Path) -> None:
-        read_object(path.read_bytes())
-
-    best = {plain: 9.0, own: 9.0}
-    for _ in range(7):
-        for loop in best:
-            before = time.process_time()
-            for path in files:
-                loop(path)
-            best[loop] = min(best[loop], time.process_time() - before)
-    print({loop.__name__: f"{seconds / len(files) * 1000:.3f} ms" for loop, seconds in best.items()})
-    assert best[own] < best[plain] / 0.8

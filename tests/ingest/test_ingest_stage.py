@@ -100,14 +100,15 @@ def small_export(tmp_path):
 def test_every_file_ends_in_one_state(database, small_export, ingest, states):
     ledger = ingest(database, small_export)
     assert ledger.found == 17 == sum(ledger.states.values())
-    assert ledger.states == {"conflict": 1, "duplicate": 1, "ignored": 1, "ingested": 12, "quarantined": 2}
+    assert ledger.states == {"conflict": 1, "duplicate": 1, "ingested": 12, "quarantined": 3}
     found = states(database)
     assert found["cut.dcm"] == ("quarantined", "truncated") and found["readme"] == ("quarantined", "not_dicom")
-    assert found["sr"] == ("ignored", "not_an_image:BasicTextSRStorage")
+    assert found["sr"] == ("quarantined", "no_text")
     assert found["twice"] == ("duplicate", "") and found["zz_other_content"] == ("conflict", "other_pixels")
     records = values(database, select(ExportRecord.number, ExportRecord.state, ExportRecord.reason))
     assert sorted(records) == [
         (1, "ingested", ""),
+        (1, "quarantined", "no_text"),
         (2, "ingested", ""),
         (3, "ingested", ""),
         (4, "quarantined", "no_key"),

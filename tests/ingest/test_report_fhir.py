@@ -130,7 +130,7 @@ def test_texts(values, text):
     ("forms", "reason"),
     [
         ([{"url": "http://x/y", "contentType": "application/pdf"}], "url_only"),
-        ([form("{\\rtf1 x}", "text/rtf")], "rtf"),
+        ([form("{\\rtf1}", "text/rtf")], "no_text"),
         ([form(pdf(""), "application/pdf")], "no_text_layer"), ([{"data": "%%%"}], "bad_base64"),
         ([form(b"x", "image/png")], "media_type"),
         ([form(b"x", "application/pdf")], "bad_pdf"), ([{}], "no_text"), (None, "no_text"),

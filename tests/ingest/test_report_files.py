@@ -205,6 +205,13 @@ def test_parquet():
     )
 
 
+def test_parquet_text_that_is_not_utf8():
+    damaged = parquet([RIS[0], ["A1", "P1", "Norm\u00e4l"], ["A2", "P2", "Clear."]]).replace(
+        "Norm\u00e4l".encode(), b"Norm\xe4ls"
+    )
+    assert said(rows("r.parquet", damaged)) == [("A1", "P1", "Normäls"), ("A2", "P2", "Clear.")]
+
+
 def test_parquet_without_its_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert reason("r.parquet", b"PAR1") == "needs_extra:parquet"
@@ -374,7 +381,6 @@ def test_what_a_file_is():
     ("data", "code"),
     [
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "office_save_as_xlsx"),
-        (b"{\\rtf1 Clear.}", "rtf_save_as_txt"),
         (zipped({"word/document.xml": b"x"}), "word_save_as_txt"),
         (zipped({"content.xml": b"x"}), "opendocument_save_as_xlsx"),
         (b"PK\x03\x04 and more", "not_dicom"), (b"{" * 50, "bad_json"), (b'{"a": 1}', "unknown_json"),

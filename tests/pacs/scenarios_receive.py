@@ -286,8 +286,15 @@ def _child(url: str, home: str, hasty: bool) -> None:
         slow = Receiver._store
 
         def store(self: Receiver, spooled: Any, event: Any) -> str:
-            spooled.discard = lambda: None
-            Thread(target=lambda: (time.sleep(0.03), slow(self, spooled, event))).start()
+            spooled.path = spooled.path.rename(spooled.path.with_suffix(".late"))
+            spooled.discard, discard = lambda: None, spooled.discard
+
+            def later() -> None:
+                time.sleep(0.03)
+                spooled.discard = discard
+                slow(self, spooled, event)
+
+            Thread(target=later).start()
             return ""
 
         Receiver._store = store  # type: ignore[method-assign]

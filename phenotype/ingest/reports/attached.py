@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from io import BytesIO
 
+from phenotype.ingest.reports.rtf import of_rtf
 from phenotype.ingest.reports.text import decode, of_html, tidy
 from phenotype.stage import Refused
 
@@ -15,13 +16,13 @@ _PLAIN = frozenset({"", "text", "text/plain", "text/markdown", "plain"})
 def text_of(data: bytes, media_type: str, charset: str = "") -> str:
     """The text of a document by its media type, and by its first bytes where that says something else.
 
-    Raises Refused: "no_text_layer" (a scan), "encrypted", "bad_pdf", "rtf", "media_type", "not_text".
+    Raises Refused: "no_text_layer" (a scan), "encrypted", "bad_pdf", "bad_rtf", "media_type", "not_text".
     """
     kind = media_type.partition(";")[0].strip().lower()
     if data[:1024].lstrip().startswith(b"%PDF-"):
         return of_pdf(data)
-    if data[:5] == b"{\\rtf":
-        raise Refused("rtf", "rich text is not read: have it sent as plain text or PDF")
+    if data.lstrip()[:5] == b"{\\rtf":
+        return of_rtf(data.lstrip())
     if kind in ("application/pdf", "pdf"):
         raise Refused("bad_pdf", "not a PDF")
     if kind not in _PLAIN and "html" not in kind:

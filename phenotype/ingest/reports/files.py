@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from phenotype.ingest.contents import Ignored, Record, Records, day
 from phenotype.ingest.reports.attached import of_pdf
+from phenotype.ingest.reports.rtf import of_rtf
 from phenotype.ingest.reports.text import decode, of_html, records, tidy
 from phenotype.stage import Refused
 
@@ -86,6 +87,11 @@ def read_text(data: bytes, name: str, names: str = "") -> Records:
 def read_pdf(data: bytes, name: str, names: str = "") -> Records:
     """The one report of a PDF. Raises Refused as `read_text` and `of_pdf` do."""
     return _record(of_pdf(data), "pdf", name, names)
+
+
+def read_rtf(data: bytes, name: str, names: str = "") -> Records:
+    """The one report of a file of rich text. Raises Refused as `read_text` and `of_rtf` do."""
+    return _record(of_rtf(data.lstrip()), "rtf", name, names)
 
 
 def _record(text: str, kind: str, name: str, names: str) -> Records:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date, datetime, time
 from io import BytesIO
 from typing import Any
 
 from phenotype.ingest.contents import Record, Records
-from phenotype.ingest.reports.text import records
+from phenotype.ingest.reports.text import decode, records
 from phenotype.ingest.tables import find_columns, read_rows
 from phenotype.stage import Refused
 
@@ -92,7 +92,7 @@ def _cell(value: Any, shape: str = "") -> str:
         return value.date().isoformat() if value.time() == time() else value.isoformat(sep=" ", timespec="seconds")
     if isinstance(value, date | time):
         return value.isoformat()
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return decode(value)[0] if isinstance(value, bytes) else str(value)
 
 
 def read_parquet(data: bytes, columns: Mapping[str, str]) -> Records:
@@ -101,8 +101,7 @@ def read_parquet(data: bytes, columns: Mapping[str, str]) -> Records:
     Raises Refused: "needs_extra:parquet" where pyarrow is not installed, "bad_parquet", "too_large", and as a CSV.
     """
     try:
-        import pyarrow  # type: ignore[import-untyped]
-        from pyarrow import parquet
+        from pyarrow import parquet  # type: ignore[import-untyped]
     except ImportError:
         raise Refused("needs_extra:parquet", "install phenotype with the extra 'parquet' to read this") from None
     try:
@@ -116,32 +115,35 @@ def read_parquet(data: bytes, columns: Mapping[str, str]) -> Records:
         raise Refused("bad_parquet", f"the file cannot be read ({type(error).__name__})") from None
     if rows > MAX_ROWS or size > MAX_UNPACKED:
         raise Refused("too_large", "more than two million rows, or a gigabyte of values")
-    used = sorted(find_columns(names, columns, _sample(file, names)).values())
-    wanted = [names[i] for i in used]
-    lines: list[list[str]] = [wanted]
-    try:
-        for batch in file.iter_batches(batch_size=4096, columns=wanted):
-            lines += _lines(batch.to_pydict(), wanted)
-    except MemoryError:
-        raise
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise Refused("bad_parquet", f"the file cannot be read ({type(error).__name__})") from None
+    # the first rows, since a column of pictures is known by what it holds
+    sample = next(_batches(file, names, 200), [])
+    wanted = [names[i] for i in sorted(find_columns(names, columns, sample).values())]
+    lines = [wanted, *(line for batch in _batches(file, wanted, 4096) for line in batch)]
     read, found = read_rows(lines, columns)
     return records("parquet", read, "/".join(found))
 
 
-def _sample(file: Any, names: list[str]) -> list[list[str]]:
-    """The first rows, since a column of pictures is known by what it holds."""
+def _batches(file: Any, names: list[str], size: int) -> Iterator[list[list[str]]]:
+    """Rows of cells, some at a time; lists and structures hold nothing that is asked for."""
     try:
-        batch = next(file.iter_batches(batch_size=200), None)
+        for batch in file.iter_batches(batch_size=size, columns=names):
+            columns = [[_cell(value) for value in _values(batch.column(name))] for name in names]
+            yield [list(row) for row in zip(*columns, strict=True)]
     except MemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # as above
         raise Refused("bad_parquet", f"the file cannot be read ({type(error).__name__})") from None
-    return [] if batch is None else _lines(batch.to_pydict(), names)
 
 
-def _lines(values: Mapping[str, Iterable[Any]], names: list[str]) -> list[list[str]]:
-    """Rows of cells; lists and structures hold nothing that is asked for."""
-    rows = zip(*(values.get(name, ()) for name in names), strict=True)
-    return [["" if isinstance(v, list | dict) else _cell(v) for v in row] for row in rows]
+def _values(column: Any) -> list[Any]:
+    """The values of a column; texts as bytes, since one that is not UTF-8 must not spoil the others."""
+    from pyarrow import large_binary, types
+
+    kind = column.type
+    if types.is_dictionary(kind):
+        column = column.dictionary_decode()
+        kind = column.type
+    if types.is_string(kind) or types.is_large_string(kind):
+        column = column.cast(large_binary())
+    found: list[Any] = [None] * len(column) if types.is_nested(kind) else column.to_pylist()
+    return found
