@@ -3,10 +3,10 @@
     python -m benchmarks.ingest [--files 2000] [--rounds 3] [--orthanc]
     python -m benchmarks.ingest --memory 2000,20000
 
-CT slices (512 x 512, 16 bits, 30 private elements, 40 series) are made from a seed. Each way is measured in a process
-of its own, in turns, with the files in the page cache; the median of the rounds counts. CPU seconds are those of the
-process and of all that it started. What `phenotype ingest` does is done whole: files are written down, read, hashed and
-checked in the process that may be ended, stored, matched, put together into volumes, and counted.
+CT slices (512 x 512, 16 bits, 30 private elements, 50 to a series) are made from a seed. Each way is measured in a
+process of its own, in turns, with the files in the page cache; the median of the rounds counts. CPU seconds are those
+of the process and of all that it started. What `phenotype ingest` does is done whole: files are written down, read,
+hashed and checked in the process that may be ended, stored, matched, put together into volumes, and counted.
 
 `--orthanc` needs Orthanc (Debian: apt-get install orthanc) and Linux, as root: it is started in a network namespace of
 its own, since it listens on all addresses. `--memory` takes in so many small files and prints the peak of memory.
@@ -36,7 +36,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 ROOT = Path(__file__).resolve().parents[1]
-SERIES = 40
+SLICES = 50  # of a series
+SENT = 500  # by C-STORE: enough to know the rate
 PLAIN = "pydicom, header and 20 values"
 VALUES = [
     "SOPClassUID",
@@ -87,10 +88,13 @@ def main() -> None:
         print(f"{args.files} files, {size / 1e6:.0f} MB")
         ways = [way for way in WAYS if way != "orthanc"]
         measure("floor", folder)  # so that all find the files in memory
+        half = halve(folder, Path(place) / "half")
         rounds = [{way: measure(way, folder) for way in ways} for _ in range(args.rounds)]
+        smaller = [{way: measure(way, half) for way in ("plain", "one", "two")} for _ in range(args.rounds)]
         if args.orthanc:
             rounds[0]["orthanc"] = measure("orthanc", folder)
     show(rounds, args.files, size)
+    show_each_further(rounds, smaller, args.files)
 
 
 # ---------------------------------------------------------------- what is measured
@@ -158,12 +162,12 @@ def orthanc(folder: Path) -> dict[str, float]:
 
             def send() -> None:
                 association = entity.associate("127.0.0.1", 4242)
-                failed = [path for path in files(folder) if association.send_c_store(path).Status != 0]
+                failed = [path for path in files(folder)[:SENT] if association.send_c_store(path).Status != 0]
                 association.release()
                 if failed:
                     raise RuntimeError(f"{len(failed)} files were refused")
 
-            return timed(send)
+            return timed(send) | {"files": min(SENT, len(files(folder)))}
         finally:
             server.terminate()
             server.wait()
@@ -229,15 +233,33 @@ def show(rounds: list[dict[str, dict[str, float]]], count: int, size: int) -> No
     for way, name in NAMES.items():
         if way not in rounds[0]:
             continue
-        wall, cpu = middle(way, "wall"), middle(way, "cpu")
+        share = rounds[0][way].get("files", count) / count
+        wall, cpu = middle(way, "wall") / share, middle(way, "cpu") / share
         ratios = middle("plain", "wall") / wall, middle("plain", "cpu") / cpu
         row = (
             f"{name:38}{count / wall:9.0f}{size / 1e6 / wall:7.0f}{count / cpu:13.0f}{ratios[0]:12.2f}{ratios[1]:11.2f}"
         )
         print(row + f"{middle(way, 'peak'):9.0f}")
     print(f"of one process, in the one that stores: {middle('one', 'own') / count * 1e6:.0f} CPU microseconds a file")
-    print(f"the same files again: {count / middle('one', 'again'):.0f} files/s are found to be known")
+    again = count / middle("one", "again"), count / middle("one", "again_cpu")
+    print(f"the same files again: {again[0]:.0f} files/s, {again[1]:.0f} files/CPU s are found to be known")
     print(f"`phenotype ingest` of the same again: {middle('one', 'twice'):.2f} s in all")
+
+
+def show_each_further(
+    rounds: list[dict[str, dict[str, float]]], smaller: list[dict[str, dict[str, float]]], count: int
+) -> None:
+    """What each further file costs: what starting costs (some seconds, once) is the same for half as many."""
+    rates = {}
+    for way in ("plain", "one", "two"):
+        for what in ("wall", "cpu"):
+            whole, half = (median(found[way][what] for found in some) for some in (rounds, smaller))
+            rates[way, what] = (count - count // 2) / max(whole - half, 1e-9)
+    print("\neach further file, the start of Python and of the workers left out:")
+    for way in ("plain", "one", "two"):
+        wall, cpu = rates[way, "wall"], rates[way, "cpu"]
+        ratios = wall / rates["plain", "wall"], cpu / rates["plain", "cpu"]
+        print(f"{NAMES[way]:38}{wall:9.0f}{'':7}{cpu:13.0f}{ratios[0]:12.2f}{ratios[1]:11.2f}")
 
 
 def watch_memory(count: int, seed: int) -> None:
@@ -246,8 +268,9 @@ def watch_memory(count: int, seed: int) -> None:
         folder = Path(place) / "export"
         make_export(folder, count, seed, pixels=16)
         found = measure("one", folder)
-        rate = count / found["again"]
-        print(f"{count:7} files: peak {found['peak']:.0f} MB, {count / found['wall']:.0f} files/s, again {rate:.0f}/s")
+        rates = count / found["again"], count / found["again_cpu"]
+        print(f"{count:7} files: peak {found['peak']:.0f} MB, {count / found['wall']:.0f} files/s; ", end="")
+        print(f"again {rates[0]:.0f} files/s, {rates[1]:.0f} files/CPU s")
 
 
 def raise_loopback() -> None:
@@ -283,18 +306,28 @@ def make_export(folder: Path, count: int, seed: int, pixels: int) -> int:
     rng, names = np.random.default_rng(seed), random.Random(seed)
     noise = rng.integers(-1000, 1200, (pixels, pixels), dtype=np.int16)
     size = 0
-    for n in range(SERIES):
+    series = max(1, count // SLICES)
+    for n in range(series):
         scan = Scan(n, uid(seed, "study", n // 2), uid(seed, "series", n))
         place = folder / f"PAT{n // 4:03}" / f"ST{n // 2:03}" / f"SE{n:03}"
         place.mkdir(parents=True)
-        for i in range(n, count, SERIES):
-            d = slice_of(scan, i // SERIES, seed, names)
+        for i in range(n, count, series):
+            d = slice_of(scan, i // series, seed, names)
             d.Rows = d.Columns = pixels
             d.PixelData = np.roll(noise, i, axis=1).tobytes()[:-4] + struct.pack("<i", i)
-            path = place / f"IM{i // SERIES:06}"
+            path = place / f"IM{i // series:06}"
             d.save_as(path, enforce_file_format=True)
             size += path.stat().st_size
     return size
+
+
+def halve(folder: Path, half: Path) -> Path:
+    """The same with every second file, which are not copied."""
+    for path in files(folder)[::2]:
+        other = half / path.relative_to(folder)
+        other.parent.mkdir(parents=True, exist_ok=True)
+        os.link(path, other)
+    return half
 
 
 def slice_of(scan: Scan, i: int, seed: int, names: random.Random) -> Dataset:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import Annotated, Any
@@ -126,6 +127,8 @@ def receive(
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    if bind not in ("127.0.0.1", "::1", "localhost") and not allow:
+        show.messages.print("receive: whoever reaches this port can send; --allow names who may", markup=False)
     with open_inbox(database, home, "receiver", aet, "") as inbox:
         with receiving(database, inbox, service) as receiver:
             show.messages.print(f"receive: {aet} listens on {bind}:{port}; Ctrl-C stops it", markup=False)
@@ -165,4 +168,4 @@ def _peers(told: list[str]) -> dict[str, tuple[str, int]]:
     return peers
 
 
-COMMANDS = {"pull": pull, "receive": receive}
+COMMANDS: dict[str, Callable[..., None]] = {"pull": pull, "receive": receive}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, AllTransferSyntaxes, ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from phenotype.export import burned_in
 from phenotype.export.deidentify import Deidentifier, Options, Person
@@ -165,7 +165,7 @@ def _refuse_names_in(pixels: bytes, known: Known) -> None:
 def _encoded(data: Dataset, syntax: str) -> bytes:
     if not data.get("SOPInstanceUID"):
         raise Refused("missing_tag:SOPInstanceUID", "an object without identity")
-    if UID(syntax) not in AllTransferSyntaxes:
+    if UID(syntax).type != "Transfer Syntax":
         raise Refused("transfer_syntax", "a transfer syntax that cannot be written")
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = data.SOPClassUID, data.SOPInstanceUID

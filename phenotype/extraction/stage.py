@@ -81,7 +81,7 @@ class Extract(Stage):
 
     def subjects(self) -> Subjects:
         """Every report; where one language is asked for, those that may be in it."""
-        reports = select(Report.id, literal(""))
+        reports = select(Report.id, literal("")).where(Report.status != "cancelled")
         return reports if self.language == AUTO else reports.where(Report.language.in_((self.language, "")))
 
     def read(self, session: Session, ids: list[str]) -> dict[str, Any]:

@@ -137,6 +137,10 @@ def _from_codestreams(head: Header) -> NDArray[Any]:
             pixels: NDArray[Any] = _decoder(syntax).as_array(source, decoding_plugin=plugin, **options)[0]
         except Exception as error:  # the next one may take what this one does not
             failed = error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # what fails in Rust is no Exception
+                raise
+            failed = RuntimeError("PanicException")
         else:
             return pixels
     raise failed

@@ -110,7 +110,8 @@ class Records:
 class Read:
     """What a file turned out to be. Without content, `state` and `reason` say why."""
 
-    digest: str  # SHA-256 of its bytes, or empty where they could not be had
+    # SHA-256 of its bytes, for a text also of what its name says; empty where they could not be had
+    digest: str
     kind: str  # dicom, picture, or a format of reports; empty where that could not be told
     content: DicomFile | PictureFile | Records | None = None
     state: str = "ingested"

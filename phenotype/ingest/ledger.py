@@ -259,8 +259,10 @@ class Batch:
     def _table(self, file_id: str, kind: str, table: Records) -> None:
         """The reports and listed pictures of a table, and a record of each of its rows."""
         export_id = self.place[file_id][0]
-        identities = {row.number: report_id(self.key, row) for row in table.rows if row.text and not row.refusal}
+        says = [row for row in table.rows if _withdraws(row) or (row.text and not row.refusal)]
+        identities = {row.number: report_id(self.key, row) for row in says}
         known = self._reports_of_others(file_id, set(identities.values()))
+        self._forget_reports(file_id, set(identities.values()))
         query = select(VaultListedImage.name, VaultListedImage.accession)
         rows = self.session.execute(query.where(VaultListedImage.export_id == export_id))
         listed = dict(rows.all())
@@ -269,7 +271,7 @@ class Batch:
         for row in table.rows:
             identity = identities.get(row.number)
             state, reason = "ingested", ""
-            if row.refusal:
+            if row.refusal and identity is None:
                 state, reason = "quarantined", row.refusal
             elif row.image and listed.setdefault(row.image, row.accession) != row.accession:
                 state, reason = "conflict", "listed_twice"
@@ -296,6 +298,17 @@ class Batch:
             known |= set(self.session.scalars(query))
         return known
 
+    def _forget_reports(self, file_id: str, said: set[str]) -> None:
+        """What an earlier run read otherwise from this file goes, unless another file says it too."""
+        stale = set(self.session.scalars(select(Report.id).where(Report.file_id == file_id))) - said
+        for chunk in chunks(sorted(stale)):
+            query = select(ExportRecord.report_id, func.min(ExportRecord.file_id)).group_by(ExportRecord.report_id)
+            query = query.where(ExportRecord.report_id.in_(chunk), ExportRecord.file_id != file_id)
+            elsewhere = dict(self.session.execute(query).all())
+            delete_rows(self.session, Report, id=[report for report in chunk if report not in elsewhere])
+            for report, other in elsewhere.items():
+                self.session.execute(update(Report).where(Report.id == report).values(file_id=other))
+
     def _listings(self, file_id: str, rows: Iterable[Record]) -> Iterator[dict[str, Any]]:
         """Rows of VaultListedImage from those rows of a table that name a picture."""
         for row in rows:
@@ -312,9 +325,16 @@ class Batch:
                 }
 
 
+def _withdraws(row: Record) -> bool:
+    """Whether a record takes a report back: then it needs no words."""
+    return row.status == "cancelled" and row.refusal == "no_text" and bool(row.key or row.accession)
+
+
 def _refused(content: object) -> str:
     """Why nothing that a file of reports says can be used: the commonest reason; empty where something can."""
-    if not isinstance(content, Records) or not content.rows or any(not row.refusal for row in content.rows):
+    if not isinstance(content, Records) or not content.rows:
+        return ""
+    if any(not row.refusal or _withdraws(row) for row in content.rows):
         return ""
     return Counter(row.refusal for row in content.rows).most_common(1)[0][0]
 

@@ -16,6 +16,7 @@ from db.write import delete_rows, insert_rows
 from phenotype.identity import surrogate
 from phenotype.imaging.files import spell
 from phenotype.ingest import sources
+from phenotype.ingest.directories import check_directories
 from phenotype.ingest.ledger import NOT_LISTED, UNREAD, chunks
 from phenotype.ingest.sources import Found, Limits
 
@@ -69,6 +70,8 @@ def register(database: Database, source: Path, home: Path | None = None, limits:
                     new += _write(database, key, export_id, some)
         new += _write(database, key, export_id, fresh)
         _write_again(database, key, export_id, again)
+    if new:
+        check_directories(database, export_id)
     with database.reading() as session:
         of_it = select(func.count()).select_from(ExportFile).where(ExportFile.export_id == export_id)
         return Registered(export_id, session.scalar(of_it) or 0, new)

@@ -32,12 +32,13 @@ class Ingest(Stage):
 
     columns: str = knob("", f"columns of report tables under other names, as in text=Befund; of {'/'.join(COLUMNS)}")
     language: str = knob("", "the language of the reports, as in 'de'; nothing lets `extract` find it out")
+    names: str = knob("", "what the names of text files say, as in {patient}/{accession}.txt; nothing: the accession")
     pictures: str = knob("CR", "the modality of PNG and JPEG files, which do not say it")
     only: tuple[str, ...] | None = knob(None, "the deliveries that are meant", recipe=False, hidden=True)
 
     name: ClassVar[str] = "ingest"
     subject: ClassVar[str] = "file_id"
-    batch: ClassVar[int] = 64
+    batch: ClassVar[int] = 256  # each costs some twenty statements and a wait for the disk
     limits: ClassVar[Limits | None] = Limits()  # of one file; what it is made of is not known before it is read
 
     def subjects(self) -> Subjects:
@@ -68,7 +69,7 @@ class Ingest(Stage):
         from phenotype.ingest.reading import read_file
 
         columns = self._columns()
-        return {file_id: read_file(ref, columns) for file_id, ref in inputs.items()}
+        return {file_id: read_file(ref, columns, self.names) for file_id, ref in inputs.items()}
 
     def store(self, session: Session, outputs: dict[str, Read]) -> None:
         """Patients, studies, series, instances, reports, and the one state of each file."""
@@ -87,8 +88,12 @@ class Ingest(Stage):
         return {what.strip(): name.strip() for what, _, name in pairs}
 
     def resolve(self, session: Session, home: Path) -> Ingest:
-        """As it is; columns that make no sense are refused before anything is read."""
+        """As it is; columns and names that make no sense are refused before anything is read."""
         self._columns()
+        if self.names:
+            from phenotype.ingest.reports.files import pattern
+
+            pattern(self.names)
         return super().resolve(session, home)
 
 

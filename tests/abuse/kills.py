@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from sqlalchemy import Engine, event
+from support import differences
 
 from abuse.outcome import Outcome
 from abuse.world import (
@@ -185,8 +186,8 @@ class Killer:
         self.hit[PHASES[self.tracker.phase] if died else "too late"] += 1
         return died, self.tracker.statements
 
-    def survive(self) -> tuple[int, bool]:
-        """One database killed some times and then let finish: how many kills hit, and whether it ended the same."""
+    def survive(self) -> tuple[int, str]:
+        """One database killed some times and then let finish: how many kills hit, and what is wrong with it then."""
         # one in eight begins without tables: these are made in one transaction too
         begin = self.template if self.random.random() > 1 / 8 else None
         path, left, hits = self._place(begin), self.totals[begin], 0
@@ -196,9 +197,10 @@ class Killer:
             hits, left = hits + hit, left and max(self.totals[self.template] // 4, left - statements)
         try:
             answer(*self._start(path, 0))
-            return hits, self.read(path) == self.expected
-        except (AssertionError, sqlite3.Error):
-            return hits, False
+            other = differences(self.expected, self.read(path))
+        except (AssertionError, sqlite3.Error) as error:
+            return hits, f"{type(error).__name__}: {error}"
+        return hits, f"differs in {other}" if other else ""
 
 
 def _kill_group(pid: int) -> None:
@@ -213,22 +215,21 @@ def run(count: int, seed: int) -> Outcome:
     with folder() as where:
         template = new_database(where / "template.db")
         killer = Killer(where, ingestion, rows, template, seed)
-        hits = databases = good = 0
+        hits = databases = 0
         problems = []
         while hits < count and databases < count * 2:
-            more, same = killer.survive()
-            hits, databases, good = hits + more, databases + 1, good + same
-            if not same:
-                problems.append(f"PROBLEM database {databases} of seed {seed} differs")
+            more, wrong = killer.survive()
+            hits, databases = hits + more, databases + 1
+            if wrong:
+                problems.append(f"PROBLEM database {databases} of seed {seed}: {wrong}")
         control = Killer(where, naive, naive_rows, None, seed)
         tried = differ = 0
         while tried < max(3, databases // 5):
-            more, same = control.survive()
-            tried, differ = tried + bool(more), differ + (more > 0 and not same)
+            more, wrong = control.survive()
+            tried, differ = tried + bool(more), differ + bool(more and wrong)
     spread = ", ".join(f"{killer.hit[p]} {p}" for p in (*PHASES, "too late") if killer.hit[p])
     notes = (f"{databases} databases, killed up to {STOPS} times each; hits: {spread}", *problems)
-    lost = databases - good
-    return Outcome(hits, hits if not lost else hits - lost, f"{differ} of {tried} differ", notes)
+    return Outcome(hits, hits - len(problems), f"{differ} of {tried} differ", notes)
 
 
 def orphans(count: int, seed: int) -> Outcome:

@@ -56,7 +56,8 @@ ABUSES: dict[str, Abuse] = {
     "linkage": Abuse("linkage traps", "abuse.linkage:run", 25, 25),
     "planted": Abuse("patients whose data is searched for outside the vault", "abuse.planted:run", 100, 500),
     "migrations": Abuse("migrations failing at each statement", "abuse.migrations:run", 40, 10_000),
-    "mutants": Abuse("mutants of real DICOM", "abuse.mutants:run", 5000, 100_000),
+    "mutants": Abuse("mutants of real DICOM", "abuse.mutants:mutants", 5000, 100_000),
+    "truncations": Abuse("truncations of every object, each", "abuse.mutants:truncations", 5, 100),
     "bombs": Abuse("bombs", "abuse.bombs:run", 40, 200),
 }
 

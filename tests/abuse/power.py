@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
+from support import differences
 
 from abuse.outcome import Outcome
 from abuse.world import Rows, folder, forking_sandbox, in_fork, keyed, nasty, put, rows, take_in
@@ -268,8 +269,8 @@ def run(count: int, seed: int) -> Outcome:
                 return rows(path)
 
             ends += 1
-            if in_fork(finish) != cuts.states[-1]:
-                seen["ended otherwise"] += 1
+            if other := differences(cuts.states[-1], in_fork(finish)):
+                seen[f"ended otherwise in {other}"] += 1
     wrong = {what: n for what, n in seen.items() if what != "sound"}
     notes = [f"{len(cuts.steps)} calls, {len(cuts.states)} transactions; {ends} different states run on to the end"]
     notes += [f"PROBLEM {n} {what}, seed {seed}" for what, n in wrong.items()]

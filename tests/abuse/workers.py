@@ -10,6 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
+from support import differences
+
 from abuse.kills import descendants
 from abuse.outcome import Outcome
 from abuse.world import (
@@ -64,10 +66,10 @@ def run(count: int, seed: int) -> Outcome:
             hits += 1
             try:
                 answer(pid, pipe)
-                same = rows(path) == expected
-                good += same
-                if not same:
-                    problems.append(f"PROBLEM run {number} of seed {seed} differs")
+                other = differences(expected, rows(path))
+                good += not other
+                if other:
+                    problems.append(f"PROBLEM run {number} of seed {seed} differs in {other}")
             except AssertionError as error:
                 problems.append(f"PROBLEM run {number} of seed {seed}: {error}")
             if hits == count:

@@ -77,3 +77,11 @@ def test_a_cancelled_report_says_nothing(deliver):
     ingest, _ = deliver
     assert ingest("one", ("preliminary", "2024-01-01T10:00:00", "Left pleural effusion."))
     assert ingest("two", ("cancelled", "2024-01-02T10:00:00", "Left pleural effusion.")) == set()
+
+
+def test_a_report_is_taken_back_without_a_word(deliver):
+    ingest, database = deliver
+    assert ingest("one", ("final", "2024-01-01T10:00:00", "Left pleural effusion."))
+    assert ingest("two", ("cancelled", "2024-01-02T10:00:00", "")) == set()
+    with database.reading() as session:
+        assert [row[0] for row in session.execute(text("SELECT state FROM export_record"))] == ["ingested"] * 2

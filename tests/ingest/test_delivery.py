@@ -105,3 +105,24 @@ def test_who_looks_at_personal_data_is_written_down(database, run, tmp_path):
         ("somebody", "paths", "1 paths, state 'quarantined', reason ''"),
         ("somebody", "text", f"report {report}"),
     ]
+
+
+def test_what_was_read_otherwise_goes_unless_another_file_says_it(database, run, tmp_path):
+    wrong = {"columns": "accession=Nummer,text=Nummer"}
+    run(folder(tmp_path / "a", r_csv=GERMAN, s_csv="Nummer;Befund\nA7;Erguss.\n"), **wrong)
+    run(folder(tmp_path / "b", t_csv="accession,text\nA7,A7\n"))  # what the wrong columns made of one of them
+    run(tmp_path / "a", columns="accession=Nummer,text=Befund")
+    with database.reading() as session:
+        assert set(session.scalars(select(VaultReport.text))) == {"Kein Erguss.", "Erguss.", "A7"}
+    assert states(database) == {"ingested": 3}
+
+
+def test_names_of_text_files_are_told_to_the_stage(database, run, tmp_path):
+    source = tmp_path / "a" / "P9"
+    source.mkdir(parents=True)
+    (source / "ACC_17.txt").write_text("No effusion.")
+    run(tmp_path / "a", names="{patient}/ACC_{accession}.txt")
+    with database.reading() as session:
+        assert session.execute(select(VaultReport.patient_number, VaultReport.accession)).all() == [("P9", "17")]
+    with pytest.raises(Refused, match="write names as in"):
+        run(tmp_path / "a", names="{doctor}.txt")

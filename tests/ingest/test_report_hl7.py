@@ -274,6 +274,19 @@ def test_several_orders():
     assert [(r.accession, r.text) for r in read_hl7(parts).rows] == [("A1", "one\ntwo")]
 
 
+def test_a_report_is_never_shared_between_patients():
+    lines = [HEADER, "PID|1||P1", "OBR|1|A1|A1|x", "PID|2||P2", "OBR|1|A2|A2|x", *obx("of P2"), f"ZDS|{STUDY}"]
+    first, second = read_hl7("\r".join(lines).encode()).rows
+    assert (first.patient, first.accession, first.text, first.study_uid, first.refusal) == (
+        "P1",
+        "A1",
+        "",
+        "",
+        "no_text",
+    )
+    assert (second.patient, second.accession, second.text, second.study_uid) == ("P2", "A2", "of P2", STUDY)
+
+
 def test_one_bad_message_spoils_no_other():
     good = hl7(*obx("Clear."))
     broken = b"MSH|^~\\&|no type\rOBX|1|TX|x||secret||||||F\r"

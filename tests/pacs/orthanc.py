@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+PROGRAM = "/usr/sbin/Orthanc"  # where Debian puts it, which is not on everybody's path
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 AET = "ORTHANC"
 HTTP, DICOM, RECEIVER = 18042, 14242, 11112  # ports
@@ -71,7 +72,7 @@ class Orthanc:
 @functools.cache
 def missing() -> str:
     """Why there is no Orthanc to test with here, or empty."""
-    if shutil.which("Orthanc") is None or not Path(PLUGIN).exists():
+    if not (Path(PROGRAM).exists() and Path(PLUGIN).exists()):
         return "Orthanc with its DICOMweb plugin is not installed (Debian: orthanc, orthanc-dicomweb)"
     if shutil.which("unshare") is None:
         return "unshare is not installed (Debian: util-linux)"
@@ -80,7 +81,8 @@ def missing() -> str:
 
 
 def _unshare() -> list[str]:
-    return ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
+    own = ["unshare", "--net", "--pid", "--fork", "--kill-child"]  # nothing in there outlives a test that was stopped
+    return own if os.geteuid() == 0 else [*own, "--map-root-user"]
 
 
 def isolated(what: str, tmp: Path, *, timeout: float = 120, **more: Any) -> Any:
@@ -120,7 +122,7 @@ def running(folder: Path, *, receiver: int = RECEIVER) -> Iterator[Orthanc]:
     }
     (folder / "orthanc.json").write_text(json.dumps(configuration))
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)
+        process = subprocess.Popen([PROGRAM, str(folder / "orthanc.json")], stdout=log, stderr=log)
     try:
         for _ in range(200):
             try:

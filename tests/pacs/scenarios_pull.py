@@ -1,9 +1,11 @@
 """Scenarios of `phenotype pull`, each run in a network of its own by orthanc.isolated. They return what happened; what
 should have happened is said in test_pacs_pull.py."""
 
+import gc
 import hashlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +24,8 @@ from phenotype.ingest.pacs import pulling
 from phenotype.ingest.pacs.dicomweb import Access
 from phenotype.ingest.pacs.pulling import Pulled, pull
 from phenotype.ingest.pacs.query import Query
+from phenotype.ingest.pacs.received import open_inbox
+from phenotype.ingest.pacs.receiver import Service, receiving
 from phenotype.stage import Refused
 
 ALL = Query(study_date="20200101-20201231")
@@ -252,3 +256,30 @@ def kills(tmp: Path, rounds: int, seed: int, careless: bool = False) -> dict[str
             "differ": [name for name, found in _rows(database, home).items() if found != clean[name]],
             "parts": len(list(home.rglob("*.part"))),
         }
+
+
+def large(tmp: Path) -> dict[str, Any]:
+    """An object of 50 MB, pulled and pushed: by how many MB the memory of this process grew at most."""
+
+    def peak() -> int:
+        return int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0]) // 1024
+
+    def begin() -> int:
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        return peak()
+
+    world.write_ct(tmp / "ct" / "1.dcm", 1, 1, 1, 1, size=5000)
+    with orthanc.running(tmp / "orthanc") as server:
+        server.load(tmp / "ct")
+        database, home = world.fresh(tmp)
+        before = begin()
+        pulled = pull(database, home, Access(server.dicomweb), [ALL])
+        grown = peak() - before
+        before = begin()
+        with (
+            open_inbox(database, home, "receiver", "PHENOTYPE", "") as inbox,
+            receiving(database, inbox, Service()) as receiver,
+        ):
+            server.push()
+        return {"pull": [pulled.size > 5e7, grown], "push": [receiver.stored, peak() - before]}

@@ -7,11 +7,7 @@ from typing import Any
 import orthanc
 import pytest
 
-SHARED = Path(__file__).parents[3] / "shared"
-pytestmark = [
-    pytest.mark.skipif(bool(orthanc.missing()), reason=orthanc.missing() or "it is there"),
-    pytest.mark.skipif(not (SHARED / "data/shenzhen").is_dir(), reason="the real studies are not here"),
-]
+pytestmark = pytest.mark.skipif(bool(orthanc.missing()), reason=orthanc.missing() or "it is there")
 WAYS = [
     "zip csv", "tar csv", "dicomweb csv", "push csv", "folder sr", "dicomweb sr", "push sr", "folder hl7",
     "folder fhir", "folder txt",
@@ -19,10 +15,9 @@ WAYS = [
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return orthanc.isolated(
-        "scenarios_formats:formats", tmp_path_factory.mktemp("formats"), timeout=300, shared=str(SHARED), limit=60
-    )
+def found(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    tmp = tmp_path_factory.mktemp("formats")
+    return orthanc.isolated("scenarios_formats:formats", tmp, timeout=300, shared=str(shared), limit=60)
 
 
 def test_all_of_it_was_taken_in(found: Any) -> None:

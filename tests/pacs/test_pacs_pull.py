@@ -120,3 +120,10 @@ def test_control_a_pull_that_is_sure_too_early_differs(tmp_path: Path) -> None:
     found = orthanc.isolated("scenarios_pull:kills", tmp_path, rounds=2, seed=SEED, careless=True)
     print(found)
     assert found["killed"] >= 1 and "files" in found["differ"] and "instance" in found["differ"]
+
+
+def test_memory_does_not_grow_with_an_object(tmp_path: Path) -> None:
+    found = orthanc.isolated("scenarios_pull:large", tmp_path)
+    print(found)
+    assert found["pull"][0] is True and found["pull"][1] < 10
+    assert found["push"][0] == 1 and found["push"][1] < 10

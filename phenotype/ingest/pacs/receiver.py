@@ -220,16 +220,20 @@ class Receiver:
 def receiving(database: Database, inbox: Inbox, service: Service) -> Iterator[Receiver]:
     """Serve C-ECHO, C-STORE of every storage class in whatever transfer syntax is offered, and storage commitment.
 
-    One at a time in a process. Raises Refused("port") where the address cannot be listened on.
+    One at a time in a process. Raises Refused: "aet" for an AE title that is none, "port" where the address cannot be
+    listened on.
     """
     from phenotype.ingest.pacs.commitment import commit_later
 
     receiver = Receiver(database, inbox, service)
-    entity = AE(service.aet)
+    try:
+        entity = AE(service.aet)
+        entity.require_calling_aet = list(service.allow)
+    except ValueError:
+        raise Refused("aet", "an AE title has 1 to 16 characters of ASCII") from None
     entity.maximum_pdu_size = PDU
     entity.maximum_associations = service.associations
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = service.timeout
-    entity.require_calling_aet = list(service.allow)
     entity.add_supported_context(Verification)
     if service.peers:
         entity.add_supported_context(StorageCommitmentPushModel)

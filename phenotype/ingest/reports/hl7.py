@@ -125,7 +125,8 @@ def _reports(syntax: Syntax, segments: list[Segment]) -> list[Record]:
         reading = readings[number]
         if not order.observations and not order.notes and len(orders) > 1:  # what is read together shares the report
             others = [*range(number + 1, len(orders)), *range(number - 1, -1, -1)]
-            reading = next((readings[other] for other in others if orders[other].observations), reading)
+            near = (o for o in others if orders[o].observations and orders[o].patient is order.patient)
+            reading = next((readings[other] for other in near), reading)
         row = _record(syntax, segments[0], order, reading)
         same = (row.accession, row.study_uid, row.patient, row.key, row.status, row.refusal)
         first = rows.setdefault(same, row)
@@ -157,7 +158,7 @@ def _orders(segments: list[Segment]) -> list[_Order]:
         elif orders and name == "IPC":
             orders[-1].imaging = segment
     studies = [order.study for order in orders if order.study]
-    if len(studies) == 1:
+    if len(studies) == 1 and all(order.patient is patient for order in orders):
         for order in orders:
             order.study = studies[0]
     return orders

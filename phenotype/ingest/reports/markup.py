@@ -38,7 +38,7 @@ def read_xml(data: bytes) -> Records:
 
 def parse(data: bytes) -> Any:
     """The root of a document that is not nested too deeply. Raises Refused("bad_xml")."""
-    from defusedxml.ElementTree import XMLParser  # type: ignore[import-untyped]
+    from defusedxml.ElementTree import XMLParser
 
     parser = XMLParser(forbid_dtd=True, forbid_entities=True, forbid_external=True)
     try:

@@ -25,7 +25,7 @@ def read_workbook(data: bytes, columns: Mapping[str, str]) -> Records:
     Formulas count with the value that was stored last. Raises Refused: "bad_sheet", "sheet_bomb" (inflates beyond
     measure, or holds a document type), "too_large", and as a CSV where no sheet has its columns.
     """
-    import openpyxl  # type: ignore[import-untyped]
+    import openpyxl
 
     check_zip(data)
     rows: list[Record] = []
@@ -101,7 +101,7 @@ def read_parquet(data: bytes, columns: Mapping[str, str]) -> Records:
     Raises Refused: "needs_extra:parquet" where pyarrow is not installed, "bad_parquet", "too_large", and as a CSV.
     """
     try:
-        from pyarrow import parquet  # type: ignore[import-untyped]
+        from pyarrow import parquet
     except ImportError:
         raise Refused("needs_extra:parquet", "install phenotype with the extra 'parquet' to read this") from None
     try:
