@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from db.session import vault_key
 from db.tables import (
+    Export,
     ExportFile,
     ExportRecord,
     Instance,
@@ -58,8 +59,11 @@ def conservation(session: Session) -> Conservation:
     states: Counter[str] = Counter()
     for (state, _), count in reasons.items():
         states[state] += count
-    if states["found"]:
-        raise Refused("ledger", f"{states['found']} files have no final state: run `phenotype ingest` again")
+    # what a PACS pushes at this moment waits its turn
+    unread = select(func.count()).select_from(ExportFile).join(Export).where(ExportFile.state == "found")
+    left = session.scalar(unread.where(Export.kind != "receiver"))
+    if left:
+        raise Refused("ledger", f"{left} files have no final state: run `phenotype ingest` again")
     taken = ExportFile.state.in_(("ingested", "conflict"))
     objects = session.scalar(
         select(func.count()).select_from(ExportFile).where(taken, ExportFile.kind.in_(("dicom", "picture")))
