@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,12 @@ def run_batches(
         for batch in batches:
             yield attempt(compute, batch)
     else:
-        with Sandbox(count) as sandbox:
-            yield from _Apart(sandbox, compute).run(batches, 2 * count)
+        pending = iter(batches)
+        first = list(islice(pending, count))  # more processes than batches would only be started
+        if not first:
+            return
+        with Sandbox(len(first)) as sandbox:
+            yield from _Apart(sandbox, compute).run(chain(first, pending), 2 * count)
 
 
 class _Apart:

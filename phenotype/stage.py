@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from db.session import Database
 from db.tables import Base, Cohort, Run, Task
 from db.write import delete_rows, insert_rows
-from phenotype.executors import Failure, Outcome, Refused, run_batches
+from phenotype.executors import Compute, Failure, Outcome, Refused, run_batches
 from phenotype.sandbox import Limits
 
 __all__ = [
@@ -105,6 +105,10 @@ class Stage(ABC):
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Outputs from inputs. Pure: it runs on any worker, touches no database, and one subject's output does not
         depend on its neighbours in the batch."""
+
+    def work(self) -> Compute:
+        """What is sent to the workers: `compute`, or something that does the same and imports less there."""
+        return self.compute
 
     @abstractmethod
     def store(self, session: Session, outputs: dict[str, Any]) -> None:
@@ -340,7 +344,7 @@ def _outcomes(stage: Stage, database: Database, todo: _Todo, executor: str) -> I
                 values = stage.read(session, list(batch))
             yield values
 
-    for outcome in run_batches(executor, stage.compute, inputs(), stage.limits):
+    for outcome in run_batches(executor, stage.work(), inputs(), stage.limits):
         yield outcome, under_way.popleft()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
 
-from phenotype.stage import Refused
+from phenotype.executors import Refused
 
 if TYPE_CHECKING:
     from phenotype.imaging.geometry import Vector3, Vector6

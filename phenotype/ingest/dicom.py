@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom.uid import UID_dictionary
 
+from phenotype.executors import Refused
 from phenotype.imaging import encoding
 from phenotype.imaging.codestream import codestream_shape
 from phenotype.imaging.decoding import decodable
@@ -21,7 +22,6 @@ from phenotype.imaging.geometry import Slice
 from phenotype.imaging.header import Header
 from phenotype.ingest import checks
 from phenotype.ingest.contents import DicomFile, Ignored, Records, age, day, sex_of
-from phenotype.stage import Refused
 
 DICOMDIR = "1.2.840.10008.1.3.10"
 MAX_PIXEL_BYTES = 4 << 30  # of one object, decoded
@@ -69,11 +69,11 @@ def read_object(data: bytes) -> tuple[str, DicomFile | Records]:
     Raises `Ignored` with a rule ("dicomdir", "video", "not_an_image:<SOP class>", "not_a_report:<SOP class>"), or
     `Refused` with a reason: "not_dicom", "bad_header", "bad_structure", "truncated", "inflation", "jpip",
     "missing_tag:<keyword>", "bad_value:<keyword>", "no_pixel_data", "transfer_syntax", "codestream", "too_large". No
-    other exception leaves it, and no message carries personal data.
+    other exception but MemoryError leaves it, and no message carries personal data.
     """
     try:
         return _read(data)
-    except Refused:
+    except (Refused, MemoryError):  # what it needs too much of is a matter of limits, not of the header
         raise
     except Unreadable as error:
         raise Refused(error.code, error.message) from None

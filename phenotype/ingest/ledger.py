@@ -26,10 +26,10 @@ from db.tables import (
     VaultListedImage,
 )
 from db.write import delete_rows, insert_rows
+from phenotype.executors import Refused
 from phenotype.identity import content_hash
 from phenotype.ingest.contents import DicomFile, PictureFile, Read, Record, Records
 from phenotype.ingest.rows import Rows, add_object, add_report, picture_head, place, report_id
-from phenotype.stage import Refused
 
 CHUNK = 5000  # files in one transaction of the ledger, ids in one IN (...)
 NOT_LISTED = "not_listed"  # the reason of a picture that stands in no table

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
+from phenotype.executors import Refused
 from phenotype.imaging.dicom import is_picture, picture_size
 from phenotype.imaging.files import FileRef, Unreadable, open_bytes
 from phenotype.ingest.contents import DicomFile, PictureFile, Read, Records
@@ -21,7 +22,6 @@ from phenotype.ingest.contents import Ignored as IgnoredByRule
 from phenotype.ingest.dicom import read_object
 from phenotype.ingest.reports import fhir, files, hl7, markup, sheets
 from phenotype.ingest.tables import looks_like_table, read_table
-from phenotype.stage import Refused
 
 Content: TypeAlias = DicomFile | PictureFile | Records
 
@@ -105,6 +105,18 @@ FORMATS = (
     Format("text", lambda f: f.suffix in files.TEXTS, lambda f: files.read_text(f.data, f.name, f.names)),
     Format("", lambda _: True, lambda f: read_object(f.data)),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFiles:
+    """Reads a batch of files on a worker."""
+
+    columns: Mapping[str, str]
+    names: str
+
+    def __call__(self, inputs: dict[str, FileRef]) -> dict[str, Read]:
+        """What each file turned out to be, by its id."""
+        return {file_id: read_file(ref, self.columns, self.names) for file_id, ref in inputs.items()}
 
 
 def read_file(ref: FileRef, columns: Mapping[str, str], names: str = "") -> Read:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from phenotype.executors import Refused
 from phenotype.imaging.archives import Entry, tar_entries, zip_directory, zip_entries
 from phenotype.imaging.files import FileRef, Unreadable, open_file, spell
 from phenotype.ingest import spool
-from phenotype.stage import Refused
 
 ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"))
 SYSTEM = frozenset({".ds_store", "thumbs.db", "desktop.ini", "ehthumbs.db"})

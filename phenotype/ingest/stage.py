@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sqlalchemy import String, case, cast, func, literal, or_, select
 from sqlalchemy.orm import Session
 
 from db.tables import ExportFile, Image, ImageInstance, Instance, Series, VaultExportFile
 from db.write import insert_rows
+from phenotype.executors import Compute
 from phenotype.imaging.files import FileRef
 from phenotype.ingest import sources
 from phenotype.ingest.arrays import Assembled, InstanceRow, SeriesRow, assemble
@@ -66,10 +67,13 @@ class Ingest(Stage):
 
     def compute(self, inputs: dict[str, FileRef]) -> dict[str, Read]:
         """Digest, header or rows of each file."""
-        from phenotype.ingest.reading import read_file
+        return self.work()(inputs)
 
-        columns = self._columns()
-        return {file_id: read_file(ref, columns, self.names) for file_id, ref in inputs.items()}
+    def work(self) -> Compute:
+        """`compute` without this class, whose tables a worker need not know."""
+        from phenotype.ingest.reading import ReadFiles
+
+        return ReadFiles(self._columns(), self.names)
 
     def store(self, session: Session, outputs: dict[str, Read]) -> None:
         """Patients, studies, series, instances, reports, and the one state of each file."""
@@ -97,6 +101,9 @@ class Ingest(Stage):
         return super().resolve(session, home)
 
 
+_PLACE = [f.name for f in fields(InstanceRow)]
+
+
 @dataclass(frozen=True)
 class Assemble(Stage):
     """Put the instances of each series together into images."""
@@ -104,7 +111,7 @@ class Assemble(Stage):
     name: ClassVar[str] = "assemble"
     subject: ClassVar[str] = "series_id"
     results: ClassVar[tuple[type[Image], ...]] = (Image,)
-    batch: ClassVar[int] = 64
+    batch: ClassVar[int] = 16  # of perhaps a thousand slices each
 
     def subjects(self) -> Subjects:
         """Series, done again when an instance has come."""
@@ -118,31 +125,17 @@ class Assemble(Stage):
 
     def read(self, session: Session, ids: list[str]) -> dict[str, SeriesRow]:
         """The series with the instances that were taken in without conflict."""
+        columns = [getattr(Instance, name) for name in _PLACE]
         query = (
-            select(Instance)
+            select(Instance.series_id, *columns)
             .join(ExportFile, ExportFile.id == Instance.file_id)
             .where(Instance.series_id.in_(ids), ExportFile.state == "ingested")
             .order_by(Instance.id)
         )
         instances: dict[str, list[InstanceRow]] = {series_id: [] for series_id in ids}
-        for i in session.scalars(query):
-            instances[i.series_id].append(
-                InstanceRow(
-                    id=i.id,
-                    sop_class=i.sop_class,
-                    number=i.number,
-                    rows=i.rows,
-                    columns=i.columns,
-                    frames=i.frames,
-                    view=i.view,
-                    position=tuple(i.position) if i.position else None,  # type: ignore[arg-type]  # JSON knows lists
-                    orientation=tuple(i.orientation) if i.orientation else None,  # type: ignore[arg-type]
-                    spacing=tuple(i.spacing) if i.spacing else None,  # type: ignore[arg-type]
-                    thickness=i.thickness,
-                    acquisition=i.acquisition,
-                    pixel_hash=i.pixel_hash,
-                )
-            )
+        for series_id, *values in session.execute(query):
+            known: list[Any] = [tuple(v) if isinstance(v, list) else v for v in values]  # JSON knows lists
+            instances[series_id].append(InstanceRow(*known))
         series = session.execute(select(Series.id, Series.study_id, Series.modality).where(Series.id.in_(ids)))
         found = {row[0]: SeriesRow(row[0], row[1], row[2], tuple(instances[row[0]])) for row in series}
         return {series_id: found[series_id] for series_id in ids}

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import PurePosixPath
 
+from phenotype.executors import Refused
 from phenotype.ingest.contents import Record, Records, age, day, sex_of
 from phenotype.ingest.reports.text import cleaned, decode, moment, status_of, tidy, told
-from phenotype.stage import Refused
 
 __all__ = ["COLUMNS", "Table", "decode", "find_columns", "looks_like_table", "read_rows", "read_table", "summary"]
 
 MAX_CELL = 10_000_000  # characters
+MAX_COLUMNS = 16_384  # as in a sheet of Excel
 DELIMITERS = (",", ";", "\t", "|", "^", "~", "\x1f", "\x01")
 TITLES = 20  # lines that may stand above the header
 PICTURES = frozenset({".png", ".jpg", ".jpeg"})
@@ -75,7 +76,8 @@ def read_table(data: bytes, columns: Mapping[str, str] | None = None) -> Table:
 
     Every row of the file becomes a Record: one without key is refused as "no_key", one with neither text nor picture as
     "no_text", one with more or fewer cells than the header as "cells". Raises Refused: "encoding", "no_header",
-    "no_columns" (neither text nor pictures), "column" (a named one is not there), "bad_table".
+    "no_columns" (neither text nor pictures), "column" (a named one is not there), "bad_table" (a cell without end, too
+    many columns).
     """
     text, encoding = decode(data)
     hint = re.match(r"\ufeff?sep=(.)\r?\n", text)  # as Excel writes and wants it
@@ -97,7 +99,7 @@ def read_rows(lines: list[list[str]], columns: Mapping[str, str]) -> tuple[tuple
     """The records of a table that is split into cells, and which columns were found (meaning -> name in the header).
 
     The header is the first of the first lines that names what is needed; titles above it are passed over.
-    Raises Refused: "no_header", "no_columns", "column".
+    Raises Refused: "no_header", "no_columns", "column", "bad_table" (more than 16,384 columns).
     """
     if not lines:
         raise Refused("no_header", "an empty table")
@@ -117,7 +119,9 @@ def read_rows(lines: list[list[str]], columns: Mapping[str, str]) -> tuple[tuple
 
 def find_columns(header: list[str], named: Mapping[str, str], body: list[list[str]]) -> dict[str, int]:
     """Meaning -> position in the header. Raises Refused("no_columns" | "column") where that makes no table of reports
-    or pictures."""
+    or pictures, and Refused("bad_table") for more than 16,384 columns."""
+    if len(header) > MAX_COLUMNS:
+        raise Refused("bad_table", "more columns than a table has")
     found = _find_columns(header, named, body)
     if "text" not in found and not any(s in found for s in SECTIONS) and "image" not in found:
         raise Refused("no_columns", "neither a column of report text nor one of pictures: name them")
@@ -149,7 +153,9 @@ def _delimiter(text: str, columns: Mapping[str, str]) -> str:
 def _find_columns(header: list[str], named: Mapping[str, str], body: list[list[str]]) -> dict[str, int]:
     """Meaning -> position in the header; a column has one meaning."""
     names = [name.strip() for name in header]
-    plain = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        places.setdefault(re.sub(r"[^a-z0-9]", "", name.lower()), []).append(i)
     found: dict[str, int] = {}
     for what, name in named.items():
         if what not in COLUMNS:
@@ -161,7 +167,7 @@ def _find_columns(header: list[str], named: Mapping[str, str], body: list[list[s
         if what in found:
             continue
         for name in usual:
-            positions = [i for i, p in enumerate(plain) if p == name and i not in found.values()]
+            positions = [i for i in places.get(name, []) if i not in found.values()]
             # Open-i calls the kind of examination "image": a column of pictures holds names of pictures
             if positions and (what != "image" or _holds_pictures(body, positions[0])):
                 found[what] = positions[0]

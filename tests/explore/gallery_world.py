@@ -144,7 +144,8 @@ def fill(database: Database, folder: Path, names: dict[str, str]) -> None:
             size = {"rows": shape[0], "columns": shape[1], "sop_class": "picture", "series_id": series}
             add(t.Instance, id=instance, file_id=file, **size, **place)
             add(t.ImageInstance, image_id=image, position=z, instance_id=instance)
-        add(t.Report, id=f"report{i:02d}", study_id=study, file_id=f"file{i:02d}.0", match="matched", length=99)
+        told = {"thread": f"thread{i:02d}", "match": "matched", "length": 99}
+        add(t.Report, id=f"report{i:02d}", study_id=study, file_id=f"file{i:02d}.0", **told)
         add(t.VaultReport, report_id=f"report{i:02d}", accession=PERSONAL["accession"], text=PERSONAL["text"])
         ill = i % 2 == 0 if i < 22 else ct
         said = {"run_id": "label", "study_id": study, "confidence": 1.0, "mentions": 1}

@@ -13,7 +13,7 @@ from phenotype.explore.intake import bar, explain, readable, write_intake
 
 ROOT = Path(__file__).parents[2]
 # raised to the person at the keyboard, never written into the ledger
-SPOKEN = {"ledger", "source", "reason", "busy", "query", "url", "plain_http", "stage", "field", "executor"}
+SPOKEN = {"ledger", "source", "names", "reason", "busy", "query", "url", "plain_http", "stage", "field", "executor"}
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def codes() -> set[str]:
             if "pacs" in path.parts:
                 continue
             source = path.read_text(encoding="utf-8")
-            found |= set(re.findall(r"(?:Refused|Unreadable|Ignored)\(\s*f?\"([a-z0-9_]+)", source))
+            found |= set(re.findall(r"(?:[Rr]efused|Unreadable|Ignored)\(\s*f?\"([a-z0-9_]+)", source))
             found |= set(re.findall(r"\"(?:quarantined|ignored|conflict)\", \"([a-z0-9_]+)\"", source))
             found |= set(re.findall(r"refusal=\"([a-z0-9_]+)\"", source))
     return found - SPOKEN

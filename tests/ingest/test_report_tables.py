@@ -112,3 +112,13 @@ def test_odd_tables():
     nul = read_table(b"accession,report\n1,a\x00b\n").rows[0]
     assert nul.text in ("a\x00b", "ab") and csv.field_size_limit() == 131072
     assert code(b'accession,report\n1,"' + b"x" * 10_000_001 + b'"\n') == "bad_table"
+
+
+@pytest.mark.parametrize("further", [16_382, 16_383, 5_000_000])
+def test_more_columns_than_a_table_has(further):
+    data = b"accession,report" + b",c" * further + b"\nA1,clear" + b"," * further + b"\n"
+    if further == 16_382:
+        (row,) = read_table(data).rows
+        assert (row.accession, row.text) == ("A1", "clear")
+    else:
+        assert code(data) == "bad_table"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from io import BytesIO
 
+from phenotype.executors import Refused
 from phenotype.ingest.reports.rtf import of_rtf
 from phenotype.ingest.reports.text import decode, of_html, tidy
-from phenotype.stage import Refused
 
 MAX_PAGES = 500
 _PLAIN = frozenset({"", "text", "text/plain", "text/markdown", "plain"})

@@ -12,12 +12,12 @@ from typing import Any
 
 from pydicom.multival import MultiValue
 
+from phenotype.executors import Refused
 from phenotype.imaging import encoding
 from phenotype.ingest.contents import Ignored, Record, Records, age, day, sex_of
 from phenotype.ingest.reports.attached import text_of
 from phenotype.ingest.reports.markup import cda, parse
 from phenotype.ingest.reports.text import joined, moment, records, status_of, tidy
-from phenotype.stage import Refused
 
 MAX_DEPTH = 40  # of items in items
 MAX_ITEMS = 100_000

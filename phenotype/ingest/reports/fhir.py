@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from phenotype.executors import Refused
 from phenotype.ingest.contents import Ignored, Record, Records, day, sex_of
 from phenotype.ingest.reports.attached import text_of
 from phenotype.ingest.reports.text import decode, moment, of_html, records, status_of, tidy
-from phenotype.stage import Refused
 
 Resource = dict[str, Any]
 

@@ -6,11 +6,11 @@ import re
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+from phenotype.executors import Refused
 from phenotype.ingest.contents import Ignored, Record, Records, day
 from phenotype.ingest.reports.attached import of_pdf
 from phenotype.ingest.reports.rtf import of_rtf
 from phenotype.ingest.reports.text import decode, of_html, records, tidy
-from phenotype.stage import Refused
 
 TEXTS = frozenset({".txt", ".text", ".rpt"})
 _BESIDE = re.compile(  # what accompanies a delivery

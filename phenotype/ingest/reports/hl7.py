@@ -13,11 +13,11 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from phenotype.executors import Refused
 from phenotype.ingest.contents import Ignored, Record, Records, day, sex_of
 from phenotype.ingest.reports.attached import text_of
 from phenotype.ingest.reports.hl7_syntax import Segment, Syntax, messages, parse
 from phenotype.ingest.reports.text import joined, moment, records, status_of, tidy
-from phenotype.stage import Refused
 
 # the suffixes of radiology in OBX-3 (table 0432 of old) and LOINC codes of sections
 SECTIONS = {

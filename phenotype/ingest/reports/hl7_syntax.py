@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from phenotype.executors import Refused
 from phenotype.ingest.reports.text import decode
-from phenotype.stage import Refused
 
 Segment = list[str]
 

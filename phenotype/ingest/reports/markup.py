@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from phenotype.executors import Refused
 from phenotype.ingest.contents import Record, Records, day, sex_of
 from phenotype.ingest.reports.attached import text_of
 from phenotype.ingest.reports.text import joined, moment, records, tidy
-from phenotype.stage import Refused
 
 MAX_DEPTH = 100
 _UID = re.compile(r"[0-2](?:\.\d{1,40}){3,}")

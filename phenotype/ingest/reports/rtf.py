@@ -8,8 +8,8 @@ from __future__ import annotations
 import codecs
 import re
 
+from phenotype.executors import Refused
 from phenotype.ingest.reports.text import tidy
-from phenotype.stage import Refused
 
 MAX_DEPTH = 1000  # of groups in groups
 _TOKEN = re.compile(

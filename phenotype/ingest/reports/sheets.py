@@ -10,10 +10,10 @@ from datetime import date, datetime, time
 from io import BytesIO
 from typing import Any
 
+from phenotype.executors import Refused
 from phenotype.ingest.contents import Record, Records
 from phenotype.ingest.reports.text import decode, records
 from phenotype.ingest.tables import find_columns, read_rows
-from phenotype.stage import Refused
 
 MAX_ROWS, MAX_CELLS = 2_000_000, 20_000_000  # of one workbook or table, empty ones of a workbook counted
 MAX_MEMBERS, MAX_UNPACKED, MAX_RATIO = 5_000, 1 << 30, 300  # of the zip that a workbook is

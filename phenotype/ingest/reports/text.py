@@ -10,8 +10,8 @@ from dataclasses import fields, replace
 from html import unescape
 from typing import Any
 
+from phenotype.executors import Refused
 from phenotype.ingest.contents import Record, Records, day
-from phenotype.stage import Refused
 
 MAX_VALUE = 1000  # characters of a number, a name, a key
 MAX_TEXT = 2_000_000  # characters of one report: a thick book
