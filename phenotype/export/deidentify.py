@@ -2,7 +2,8 @@
 
 The table of attributes is the newest that the dicom-anonymizer package carries. What the table is silent on is judged
 by its value representation, and stricter than the standard asks: names of people, free text, network titles, unknown
-and private attributes go, dates are shifted, UIDs are replaced. At the end everything that is left is searched for
+and private attributes go, and of short texts all that are not listed as technical; dates are shifted, UIDs are
+replaced. At the end everything that is left is searched for
 what is known of the person.
 """
 
@@ -45,9 +46,6 @@ _MODIFIED_DATES: Final = ("113107", "Retain Longitudinal Temporal Information Mo
 
 _TIMES: Final = frozenset({"DA", "DT", "TM"})
 _BORN: Final = frozenset({0x00100030, 0x00100032})  # no option keeps when somebody was born
-_CLASSES: Final = frozenset(  # say what an object is, not which one
-    tag_for_keyword(k) for k in ("SOPClassUID", "ReferencedSOPClassUID", "MediaStorageSOPClassUID")
-)
 _GONE_VR: Final = frozenset({"PN", "ST", "LT", "UT", "UC", "UR", "AE", "UN", "OB"})  # where the table is silent
 _KEPT_OB: Final = frozenset({tag_for_keyword("ICCProfile")})
 _CODE: Final = re.compile(r"[A-Z0-9 _.\-+/]{0,64}", re.ASCII)
@@ -199,13 +197,16 @@ class Deidentifier:
         if tag in self.described and vr != "SQ" and _listed_words(element.value):
             return
         if vr == "UI" and "X" not in code:
-            if tag not in _CLASSES and not self.options.uids:
+            if not self.options.uids:  # those of classes are defined by the standard, and stay
                 before = element.value
                 element.value = _each(before, lambda uid: mapped_uid(self.key, str(uid)))
                 counts["uids"] += before != element.value
             return
         if vr == "SQ" and (code in ("", "X/Z/U*") or tag in self.kept):
             for item in element.value:
+                for small in PIXELS & {int(t) for t in item}:  # a picture in a picture, at which nobody looks
+                    del item[small]
+                    counts["removed"] += 1
                 self._clean(item, days, counts)
             return
         self._act(data, tag, vr, code or _silent(tag, vr, element.value), counts)
@@ -232,6 +233,8 @@ def _silent(tag: int, vr: str, value: Any) -> str:
     """What to do with an attribute that the table does not name: K to keep, X to remove, Z to empty."""
     if vr in _TIMES or (vr in _GONE_VR and tag not in _KEPT_OB):
         return "X"
+    if vr in ("LO", "SH"):  # order numbers, days of birth in other calendars, labels: many were retired, or forgotten
+        return "K" if tag in _technical() else "X"
     if vr == "CS":
         return "K" if all(_CODE.fullmatch(v) for v in values(value)) else "Z"
     if vr in ("DS", "IS"):
@@ -298,6 +301,11 @@ def _option_tags(option: str) -> frozenset[int]:
     return frozenset(
         tag_for_keyword(keyword) or 0 for keyword, used in _rows("deidentify_options.tsv") if used == option
     )
+
+
+@functools.cache
+def _technical() -> frozenset[int]:
+    return frozenset(tag_for_keyword(keyword) or 0 for (keyword,) in _rows("deidentify_technical.tsv"))
 
 
 @functools.cache

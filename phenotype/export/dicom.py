@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
@@ -79,7 +80,7 @@ def deidentified(
     """The bytes of a de-identified object, and what was done.
 
     `mode` says what becomes of text in pixels ("quarantine", "mask", "keep"), `flagged` what ingestion thought of it.
-    Raises `Refused`: "burned_in:declared", "burned_in:likely", "text_remains", "identifier_in_pixels", "not_an_image",
+    Raises `Refused`: "burned_in:declared", "burned_in:likely", "text_remains", "identifier_in_pixels", "overlay_in_pixels", "not_an_image",
     "no_pixel_data", "missing_tag:SOPInstanceUID", "transfer_syntax", "write_back"; and `Unreadable` as of `encoding`.
     """
     with encoding.quiet():
@@ -101,6 +102,9 @@ def deidentified(
         syntax = _syntax(where)
         masked = burned_in.Masked(0, False)
         _trim(data, pixels, where.transfer_syntax)
+        _clear_overlays(data, pixels, where)
+        if where.transfer_syntax not in encoding.NATIVE and pixels == "PixelData":
+            data.PixelData = without_comments(data.PixelData)
         if mode == "mask":
             masked = burned_in.mask_text(data)
             if masked.changed:
@@ -148,6 +152,46 @@ def _trim(data: Dataset, pixels: str, syntax: str) -> None:
     value = data.PixelData
     if len(value) > length:
         data.PixelData = value[:length] + b"\0" * (length % 2)
+
+
+def _clear_overlays(data: Dataset, pixels: str, where: encoding.Layout) -> None:
+    """Clear the bits beside those of the pixels where an overlay says that it lies there: letters are drawn in it, and
+    its description is removed, not its bits."""
+    groups = {tag.group for tag in data.keys() if tag.group & 0xFF01 == 0x6000}  # noqa: SIM118  (elements otherwise)
+    allocated, stored = int(data.get("BitsAllocated") or 0), int(data.get("BitsStored") or 0)
+    if all((group, 0x3000) in data for group in groups) or stored >= allocated:
+        return
+    if where.transfer_syntax not in encoding.NATIVE or allocated not in (8, 16, 32) or pixels != "PixelData":
+        raise Refused("overlay_in_pixels", "an overlay lies in bits of coded pixels")
+    lowest = int(data.get("HighBit", stored - 1)) - stored + 1
+    words = np.frombuffer(data.PixelData, dtype=np.dtype(f"u{allocated // 8}").newbyteorder("<" if where.little else ">"))
+    data.PixelData = (words & (((1 << stored) - 1) << max(lowest, 0))).astype(words.dtype).tobytes()
+
+
+def without_comments(pixels: bytes) -> bytes:
+    """Coded frames with what their comments and application segments say overwritten by zeros; nothing moves."""
+    clean, at = bytearray(pixels), 0
+    while clean[at : at + 4] == b"\xfe\xff\x00\xe0":
+        start = at + 8
+        at = start + int.from_bytes(clean[at + 4 : start], "little")
+        _blank(clean, start, min(at, len(clean)))
+    return bytes(clean)
+
+
+def _blank(frame: bytearray, start: int, end: int) -> None:
+    long = frame[start : start + 4] == b"\xff\x4f\xff\x51"  # JPEG 2000; else JPEG and JPEG-LS
+    if not long and frame[start : start + 2] != b"\xff\xd8":
+        return
+    last, place = (0x90, 0x93, 0xD9) if long else (0xDA, 0xD9), start + 2
+    while place + 4 <= end and frame[place] == 0xFF and frame[place + 1] not in last:
+        marker, stop = frame[place + 1], min(end, place + 2 + int.from_bytes(frame[place + 2 : place + 4], "big"))
+        said = bytes(frame[place + 4 : stop])
+        needed = (said[:5] == b"JFIF\0" and len(said) == 14) or (said[:5] == b"Adobe" and len(said) == 12)
+        if long and marker == 0x64:
+            frame[place + 6 : stop] = bytes(max(0, stop - place - 6))  # the kind of comment stays
+        elif not long and (marker == 0xFE or (0xE0 <= marker <= 0xEF and marker != 0xE8 and not needed)):
+            frame[place + 4 : stop] = bytes(len(said))  # of APP8 colours of JPEG-LS are read
+        place = max(stop, place + 2)
 
 
 def _refuse_names_in(pixels: bytes, known: Known) -> None:
