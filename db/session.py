@@ -4,10 +4,11 @@ SQLite holds one writer at a time. A transaction that means to write says so at 
 1,200 transactions of eight writers that found out in the middle, 1,050 failed with "database is locked".
 """
 
+import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,9 +161,14 @@ def _refuse_foreign(database: Database) -> None:
     path = database.path
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():  # it will hold the vault; SQLite gives the files beside it the same rights
+            with suppress(OSError):  # what stands in the way, SQLite says itself
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         if not path.exists() or not path.stat().st_size:
             return
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as raw:
+        # the power may have been cut within a transaction: who reads next takes it back, and has to write for that
+        mode = "rw" if path.with_name(f"{path.name}-journal").exists() else "ro"
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=60)) as raw:
             try:
                 names = {name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             except sqlite3.DatabaseError as error:

@@ -29,6 +29,7 @@ from phenotype.commands import ledger
 from phenotype.commands.export import export_app
 from phenotype.commands.pacs import COMMANDS as PACS_COMMANDS
 from phenotype.commands.steps import FINISHED_WITH_FAILURES, run_steps
+from phenotype.executors import describe
 from phenotype.pipeline import STAGES, STANDARD, VOLUMES, Step, make_stage, read_pipeline, stage_class
 from phenotype.settings import DEFAULT_DATABASE, Settings
 from phenotype.show import Csv, Json
@@ -56,6 +57,14 @@ class _Group(typer.core.TyperGroup):
             name = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
             full = ": is there space left on its disk? The same command continues" if name in _FULL else ""
             show.messages.print(f"the database failed ({name}){full}", style="red", markup=False)
+            raise typer.Exit(1) from None
+        except BrokenPipeError:
+            raise
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
+            failure = describe(error)  # its kind and place, but not its message: those quote paths and values
+            why = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+            told = f"this was not foreseen: {failure.reason}{why}, in\n{failure.traceback}"
+            show.messages.print(told, style="red", markup=False)
             raise typer.Exit(1) from None
 
 
@@ -95,6 +104,7 @@ def options(
     ] = False,
 ) -> None:
     """Options of every command; they stand before its name."""
+    os.umask(0o077)  # all that is written comes of personal data: who shares it says so by its rights
     context.obj = Settings(db, home, executor, quiet)
 
 

@@ -1,8 +1,14 @@
 """Fixtures shared by all tests."""
 
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+import db.session
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -19,3 +25,26 @@ def shared() -> Path:
 def shared_data(shared: Path) -> Path:
     """The real data sets (see ../shared/data/README.md)."""
     return shared / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrated_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tables of a new SQLite database are copied from one that was migrated: a migration costs a quarter of a second,
+    and hundreds of tests begin with one. Those of the database itself, and processes of their own, migrate."""
+    migrate, template = db.session.upgrade, tmp_path_factory.mktemp("template") / "migrated.db"
+    made = db.session.Database(f"sqlite:///{template}")
+    migrate(made)
+    made.close()
+
+    def copy(database: db.session.Database, target: str = "head") -> None:
+        path = database.path
+        if path is not None and target == "head" and "tests/db/" not in os.environ.get("PYTEST_CURRENT_TEST", ""):
+            with closing(sqlite3.connect(template)) as source, closing(sqlite3.connect(path)) as new:
+                if not new.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    source.backup(new)
+                    return
+        migrate(database, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(db.session, "upgrade", copy)
+        yield

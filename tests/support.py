@@ -14,6 +14,7 @@ from db.session import Database
 from db.tables import Base, Label, Study
 from db.types import UtcTime
 from db.write import insert_rows
+from phenotype.executors import Compute
 from phenotype.stage import Refused, Stage, knob
 
 
@@ -84,16 +85,24 @@ class Shout(Stage):
         insert_rows(session, Label, [common | {"study_id": s, "side": text} for s, text in outputs.items()])
 
 
+@dataclass(frozen=True)
+class Spoiling:
+    """The work of a stage that fails of one subject."""
+
+    work: Compute
+    subject: str
+
+    def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        if self.subject in inputs:
+            raise Refused("spoiled", "by the test")
+        return self.work(inputs)
+
+
 def spoiled(stage: Stage, subject: str) -> Stage:
     """The same stage, and so the same run, but for one subject that fails."""
 
     class Spoiled(type(stage)):  # type: ignore[misc]
-        def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
-            if subject in inputs:
-                raise Refused("spoiled", "by the test")
-            return super().compute(inputs)
-
-        def __reduce__(self) -> Any:  # a class made here is not found by its name in another process
-            return spoiled, (stage, subject)
+        def work(self) -> Compute:
+            return Spoiling(stage.work(), subject)
 
     return Spoiled(**{f.name: getattr(stage, f.name) for f in fields(stage)})

@@ -204,7 +204,7 @@ class Deidentifier:
             return
         if vr == "SQ" and (code in ("", "X/Z/U*") or tag in self.kept):
             for item in element.value:
-                for small in PIXELS & {int(t) for t in item}:  # a picture in a picture, at which nobody looks
+                for small in (tag for tag in PIXELS if tag in item):  # a picture in a picture, at which nobody looks
                     del item[small]
                     counts["removed"] += 1
                 self._clean(item, days, counts)

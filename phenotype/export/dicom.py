@@ -80,8 +80,9 @@ def deidentified(
     """The bytes of a de-identified object, and what was done.
 
     `mode` says what becomes of text in pixels ("quarantine", "mask", "keep"), `flagged` what ingestion thought of it.
-    Raises `Refused`: "burned_in:declared", "burned_in:likely", "text_remains", "identifier_in_pixels", "overlay_in_pixels", "not_an_image",
-    "no_pixel_data", "missing_tag:SOPInstanceUID", "transfer_syntax", "write_back"; and `Unreadable` as of `encoding`.
+    Raises `Refused`: "burned_in:declared", "burned_in:likely", "text_remains", "identifier_in_pixels",
+    "overlay_in_pixels", "not_an_image", "no_pixel_data", "missing_tag:SOPInstanceUID", "transfer_syntax", "write_back";
+    and `Unreadable` as of `encoding`.
     """
     with encoding.quiet():
         where = encoding.layout(source)
@@ -164,7 +165,8 @@ def _clear_overlays(data: Dataset, pixels: str, where: encoding.Layout) -> None:
     if where.transfer_syntax not in encoding.NATIVE or allocated not in (8, 16, 32) or pixels != "PixelData":
         raise Refused("overlay_in_pixels", "an overlay lies in bits of coded pixels")
     lowest = int(data.get("HighBit", stored - 1)) - stored + 1
-    words = np.frombuffer(data.PixelData, dtype=np.dtype(f"u{allocated // 8}").newbyteorder("<" if where.little else ">"))
+    order = "<" if where.little else ">"
+    words = np.frombuffer(data.PixelData, dtype=f"{order}u{allocated // 8}")
     data.PixelData = (words & (((1 << stored) - 1) << max(lowest, 0))).astype(words.dtype).tobytes()
 
 

@@ -33,7 +33,10 @@ _ENDINGS: Final = r"(?i:['’´`]?s|['’´`]|n|en|ns|schen?|sche[rsm])?"  # Mü
 _SPACE: Final = r"[ \t]"
 _CAPITAL: Final = "A-ZÀ-ÖØ-ÞĀŁŚŠŽČĆĐŐŰİ"
 _WORD: Final = rf"[{_CAPITAL}][\w'’´`]*\w(?:-[{_CAPITAL}]?[\w'’]+)*"
-_PARTICLE: Final = r"(?:von|van|vom|zu|zur|zum|de|del|della|der|den|di|da|dos|el|al|bin|ben|ter|ten|le|la|Mc|Mac|O['’])"
+_PARTICLE: Final = (
+    r"(?:Von|Van|De[rnl]?|D[ai]|La|Le|Ter|von|van|vom|zu|zur|zum|de|del|della"
+    r"|der|den|di|da|dos|el|al|bin|ben|ter|ten|le|la|Mc|Mac|O['’])"
+)
 _INITIAL: Final = rf"[{_CAPITAL}]\."
 
 

@@ -25,7 +25,7 @@ PATTERNS: Final = tuple(
         rf"{_BEFORE}(?P<one>\d\d?)\s?(?P<sep>[.\-/])\s?(?P<two>\d\d?)\s?(?P=sep)\s?{_SHORT_YEAR}{_AFTER}{_UNIT}",
         rf"{_BEFORE}{_DAY}(?:\.|st|nd|rd|th)?[\s\-]*(?:of\s+)?{_NAMED},?[\s\-]*{_SHORT_YEAR}{_AFTER}{_UNIT}",
         rf"\b{_NAMED}\s*{_DAY}(?:st|nd|rd|th)?(?:,\s*|\s+){_YEAR}{_AFTER}",
-        rf"\b{_NAMED},?\s*(?:of\s+)?{_YEAR}{_AFTER}",
+        rf"\b{_NAMED},?\s*(?:of\s+)?(?P<year>(?:19|20)\d\d|['’]\d\d){_AFTER}",
         rf"{_BEFORE}{_DAY}(?:\.|st|nd|rd|th)\s*(?:of\s+)?{_NAMED}(?!\w)",
         rf"\b{_NAMED}\s*{_DAY}(?:st|nd|rd|th)?\b{_AFTER}{_UNIT}",
         rf"{_BEFORE}(?P<month>0?[1-9]|1[0-2])\s?[./\-]\s?{_YEAR}{_AFTER}{_UNIT}",

@@ -12,6 +12,12 @@ from typing import Final
 MIN_NAME = 2  # letters of a part of a name that is looked for
 MIN_LOOSE = 4  # letters from which a part counts whatever its case
 MIN_NUMBER = 4  # letters and digits of a number that is looked for
+# These stand in the names of headers; taken for names, they would be no cue to other people any more
+_TITLES: Final = """
+dr drs prof med univ mag dipl ing di dent vet phil jur rer nat habil priv doz pd oa oä prim mr mrs ms miss mx md phd
+msc bsc mba frau herr herrn hr fr fräulein sir jr sr ii iii
+von van vom zu zur zum de del della der den die das di da dos el al bin ben ter ten le la und and
+"""
 _LETTER: Final = r"[^\W\d_]"
 _SEPARATED: Final = r"[\s.\-/_]?"
 _DIGRAPHS: Final = {"ae": "ä", "oe": "ö", "ue": "ü", "ss": "ß"}
@@ -23,6 +29,7 @@ _ACCENTED: Final = {
     )
     for plain in "acdeghijklnorstuwyz"
 }
+_NO_NAMES: Final = frozenset(_TITLES.split())
 _MONTHS: Final = (
     ("January", "Jan", "Januar", "Jänner"),
     ("February", "Feb", "Februar", "Feber"),
@@ -56,12 +63,13 @@ class Known:
 
 
 def parts(name: str) -> tuple[str, ...]:
-    """The words of a name: "Müller-Lüdenscheidt^Anna Maria" -> both halves too; single letters are left out."""
+    """The words of a name: "Müller-Lüdenscheidt^Anna Maria" -> both halves too; single letters, titles and
+    particles are left out."""
     words: dict[str, None] = {}
     for word in re.split(r"[\s^=,;/\\()\"]+", unicodedata.normalize("NFC", name)):
         for part in (word, *word.split("-")):
             bare = part.strip(".'’`-_*")
-            if sum(c.isalpha() for c in bare) >= MIN_NAME:
+            if sum(c.isalpha() for c in bare) >= MIN_NAME and bare.casefold() not in _NO_NAMES:
                 words.setdefault(bare)
     return tuple(words)
 

@@ -134,6 +134,17 @@ def _large(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int,
 # ---------------------------------------------------------------- tar
 
 
+def is_tar(head: bytes) -> bool:
+    """Whether a file with these first 512 bytes is a tar, by the sum that they hold of themselves."""
+    if len(head) < BLOCK or head[128:132] == b"DICM":
+        return False
+    try:
+        told = int(head[148:156].strip(b"\0 ") or b"0", 8)
+    except ValueError:
+        return False
+    return told == sum(head) - sum(head[148:156]) + 8 * 32  # the oldest have it too
+
+
 def tar_entries(file: BinaryIO) -> Iterator[Entry]:
     """The members of an uncompressed tar (V7, ustar, GNU, pax), folders left out. What follows an end mark is read too.
 

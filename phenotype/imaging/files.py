@@ -9,12 +9,14 @@ import stat
 import struct
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import islice
 from typing import BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 MAX_BYTES = 2 << 30  # nothing larger is read into memory at once
 
+_COMPRESSED = frozenset(bytes([n]) for n in (0x1F, 0x42, 0xFD, 0x28, *range(0x50, 0x60)))  # first bytes; most files: 0
 _LOCAL = struct.Struct("<4s5H3L2H")
 _DICTIONARY = 256 << 20  # no sound lzma member needs more memory than this
 _SPELLED = "bytes:"  # paths are absolute, so none begins like this
@@ -72,20 +74,35 @@ def open_file(path: str, buffering: int = -1) -> BinaryIO:
 
 
 def open_bytes(ref: FileRef, limit: int = MAX_BYTES) -> bytes:
-    """All bytes of a file or member of an archive.
+    """All bytes of a file or member of an archive; of one that is compressed by itself, the inflated ones.
 
     Raises `Unreadable`: "missing", "too_large" (more than `limit` bytes), "unreadable_file", "bad_archive",
-    "bad_archive_member".
+    "bad_archive_member", and the reasons of `compression.inflate`.
     """
     with open_file(ref.path, 0) as file:
         try:
             if ref.member:
-                return _member_bytes(file, ref.member, limit)
+                data = _member_bytes(file, ref.member, limit)
+                return _inflated(BytesIO(data), limit - len(data)) if data[:1] in _COMPRESSED else data
             if os.fstat(file.fileno()).st_size <= limit:
-                return file.read()
+                data = file.read()
+                if data[:1] not in _COMPRESSED:
+                    return data
+                del data  # what is compressed and what is inflated are never both in memory
+                return _inflated(file, limit)
         except OSError as error:
             raise Unreadable("unreadable_file", f"the file cannot be read ({type(error).__name__})") from None
     raise Unreadable("too_large", f"more than {limit} bytes")
+
+
+def _inflated(file: BinaryIO, limit: int) -> bytes:
+    """All bytes of a file that begins as a compressed one may."""
+    from phenotype.imaging.compression import compression_of, inflate
+
+    file.seek(0)
+    kind = compression_of(file.read(132))
+    file.seek(0)
+    return inflate(file, kind, limit) if kind else file.read()
 
 
 def _member_bytes(file: BinaryIO, member: str, limit: int) -> bytes:

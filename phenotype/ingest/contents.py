@@ -25,7 +25,7 @@ class DicomFile:
     distance between slices; where they form none, `position` is None.
     """
 
-    sop_class: str  # keyword, or the UID of a class without one
+    sop_class: str  # keyword, or "private" for a class without one
     sop_uid: str
     study_uid: str
     series_uid: str
@@ -119,12 +119,18 @@ class Read:
 
 
 def day(text: str) -> date | None:
-    """A DICOM date (YYYYMMDD, or YYYY.MM.DD as of old) or an ISO date; None for anything else."""
+    """A DICOM date (YYYYMMDD, or YYYY.MM.DD as of old), an ISO date, or one with points (DD.MM.YYYY), which nobody
+    writes in another order; None for anything else."""
     match = re.match(r"^(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})(?:\D.*)?$", text.strip())
+    pointed = None if match else re.match(r"^(\d{1,2})\. ?(\d{1,2})\. ?(\d{4})(?:\D.*)?$", text.strip(), re.DOTALL)
+    parts = match.groups() if match else pointed.groups()[::-1] if pointed else ()
     try:
-        return date(*(int(part) for part in match.groups())) if match else None
+        return date(*(int(part) for part in parts)) if parts else None
     except ValueError:
         return None
+
+
+OLDEST = 130.0  # years; what is beyond stands for "unknown", as 999Y does
 
 
 def age(text: str, born: date | None = None, seen: date | None = None) -> float | None:
@@ -132,7 +138,9 @@ def age(text: str, born: date | None = None, seen: date | None = None) -> float 
     match = re.match(r"^(\d{1,3}(?:\.\d+)?)\s*([YMWD]?)$", text.strip().upper())
     if match:
         per_year = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.25}[match[2]]
-        return round(float(match[1]) / per_year, 3)
+        years = round(float(match[1]) / per_year, 3)
+        if years <= OLDEST:
+            return years
     return round((seen - born).days / 365.25, 3) if born and seen and seen >= born else None
 
 

@@ -15,6 +15,7 @@ from db.tables import ExportFile, Run, Task
 from db.write import delete_rows
 from phenotype.ingest.ledger import UNREAD, chunks, conservation
 from phenotype.ingest.matching import match_reports
+from phenotype.ingest.overwritten import forget_overwritten
 from phenotype.ingest.registering import register
 from phenotype.ingest.stage import Ingest
 from phenotype.stage import Progress, Refused, Stage, Summary, run_stage
@@ -36,13 +37,10 @@ def take_in(
     Raises Refused: "source" where there is nothing at a path, "ledger" where the check fails, and as `run_stage` does.
     """
     named = [register(database, source, home).export_id for source in sources]
-    summary = run_stage(
-        replace(stage, only=(*exports, *named)),  # type: ignore[call-arg]  # a field of Ingest
-        database,
-        home,
-        executor=executor,
-        progress=progress,
-    )
+    stage = replace(stage, only=(*exports, *named))  # type: ignore[call-arg]  # a field of Ingest
+    summary = run_stage(stage, database, home, executor=executor, progress=progress)
+    if forget_overwritten(database, named):
+        run_stage(stage, database, home, executor=executor)
     with database.writing() as session:
         match_reports(session)
     with database.reading() as session:

@@ -97,7 +97,7 @@ def _read(data: bytes) -> tuple[str, DicomFile | Records]:
     if DICOMDIR in (sop_class, where.sop_class) or "DirectoryRecordSequence" in head:
         raise Ignored("dicomdir", "a directory; the files themselves are read")
     keyword = _registered(sop_class)[1]
-    name = keyword or sop_class
+    name = keyword or "private"  # what a file writes there could be anything
     if "ImageStorage" not in name and (name in _NOT_IMAGES or _whole(text("Rows")) is None):
         return hashlib.sha256(data).hexdigest(), _document(where, sop_class, keyword)
     if name in _NOT_IMAGES:
@@ -114,6 +114,8 @@ def _read(data: bytes) -> tuple[str, DicomFile | Records]:
 
     place, stacked = _place(head, frames)
     modality, modality_basis = checks.modality_of(name, text("Modality"))
+    if "SecondaryCapture" in name and text("ConversionType") == "SD":  # a scanned sheet of paper is no radiograph
+        modality, modality_basis = "OT", "class"
     kinds = head.texts("ImageType")
     near = tuple(map(text, ("SeriesDescription", "AcquisitionDeviceProcessingDescription", "ProtocolName")))
     far = tuple(map(text, ("PerformedProcedureStepDescription", "RequestedProcedureDescription", "StudyDescription")))

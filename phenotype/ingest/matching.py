@@ -16,6 +16,7 @@ from phenotype.ingest.contents import day
 from phenotype.ingest.ledger import chunks
 
 # versions that tell no time, in the order they are written
+APART = timedelta(days=183)  # a report may be written, or dated, months after its examination
 WRITTEN = ("preliminary", "", "final", "corrected", "addendum", "cancelled")
 
 
@@ -28,6 +29,7 @@ class Candidate:
     patient_number: str
     same_export: bool
     by: str = "accession"  # study_uid, accession or date
+    denied: bool = False  # birth date or day of the examination are somebody else's
 
 
 def choose(patient_number: str, candidates: list[Candidate]) -> tuple[str, str | None, str]:
@@ -35,8 +37,8 @@ def choose(patient_number: str, candidates: list[Candidate]) -> tuple[str, str |
 
     A study UID says more than an accession number, and that more than a date. One study is a match; several are
     ambiguous unless the patient's number or the delivery tells which. A single study of somebody else is ambiguous too,
-    since accession numbers are used again. A study without UID is known by a number that means something within its own
-    delivery only.
+    since accession numbers are used again: by number, or where one of the two has none, by birth date and day. A study
+    without UID is known by a number that means something within its own delivery only.
     """
     found = [c for c in candidates if c.has_uid or c.same_export]
     for by in ("study_uid", "accession", "date"):
@@ -52,7 +54,9 @@ def choose(patient_number: str, candidates: list[Candidate]) -> tuple[str, str |
     if not found:
         return "unmatched", None, ""
     (first, *more) = found
-    contradicts = patient_number and first.patient_number and not same_number(first.patient_number, patient_number)
+    contradicts = first.denied and first.by != "study_uid"
+    if patient_number and first.patient_number and first.by != "date":
+        contradicts = not same_number(first.patient_number, patient_number)
     return ("ambiguous", None, "") if more or contradicts else ("matched", first.study_id, first.by)
 
 
@@ -64,6 +68,16 @@ def same_number(one: str, other: str) -> bool:
 def _plain(number: str) -> str:
     text = "".join(number.split()).upper()
     return text.lstrip("0") or text
+
+
+def denies(birth: tuple[str, str], seen: tuple[str, str]) -> bool:
+    """Whether birth date or day of the examination, of a report and of a study, cannot be the same person's or
+    examination's. Slips and what de-identification leaves of a date are no reason: only the year of birth counts, and
+    half a year between the days."""
+    births, days = (tuple(map(day, texts)) for texts in (birth, seen))
+    if births[0] and births[1] and births[0].year != births[1].year:
+        return True
+    return bool(days[0] and days[1]) and abs(days[0] - days[1]) > APART  # type: ignore[operator]  # neither is None
 
 
 def match_reports(session: Session) -> dict[str, int]:
@@ -89,8 +103,8 @@ def match_reports(session: Session) -> dict[str, int]:
     )
     for report_id, match, linked, matched_by, export_id, patient_number in session.execute(reports):
         candidates = [
-            Candidate(study, has_uid, number, export_id in exports[study], by)
-            for study, has_uid, number, by in sorted(found.get(report_id, ()))
+            Candidate(study, has_uid, number, export_id in exports[study], by, denied)
+            for study, has_uid, number, by, denied in sorted(found.get(report_id, ()))
         ]
         outcome = choose(patient_number, candidates)
         counts[outcome[0]] += 1
@@ -102,7 +116,8 @@ def match_reports(session: Session) -> dict[str, int]:
     return dict(counts)
 
 
-Found = dict[str, set[tuple[str, bool, str, str]]]  # report -> (study, whether it has a UID, patient's number, by what)
+# report -> (study, whether it has a UID, patient's number, by what, whether the report denies it)
+Found = dict[str, set[tuple[str, bool, str, str, bool]]]
 
 
 def _by_number(session: Session) -> Found:
@@ -115,19 +130,24 @@ def _by_number(session: Session) -> Found:
     )
     for of_study, of_report, by in ways:
         query = (
-            select(VaultReport.report_id, VaultStudy.study_id, VaultStudy.study_uid, VaultPatient.record_number)
+            select(
+                *(VaultReport.report_id, VaultStudy.study_id, VaultStudy.study_uid, VaultPatient.record_number),
+                *(VaultReport.birth_date, VaultPatient.birth_date, VaultReport.study_date, VaultStudy.study_date),
+            )
             .join(VaultStudy, of_study == of_report)
             .join(Study, Study.id == VaultStudy.study_id)
             .join(VaultPatient, VaultPatient.patient_id == Study.patient_id)
             .where(of_report != "")
         )
-        for report_id, study_id, uid, record_number in session.execute(query):
-            found[report_id].add((study_id, bool(uid), record_number, by))
+        for report_id, study_id, uid, record_number, *dates in session.execute(query):
+            denied = denies((dates[0], dates[1]), (dates[2], dates[3]))
+            found[report_id].add((study_id, bool(uid), record_number, by, denied))
     return found
 
 
 def _by_date(session: Session, found: Found) -> None:
-    """For reports that name no examination: the patient's studies of that day, the day before or after.
+    """For reports that name no examination: the patient's studies of that day; those of the day before or after only
+    as a doubt, since whoever lies in a ward has a radiograph every morning.
 
     A report whose own number is in no study is left alone: its study may still come, and another one of the same day
     would be wrong.
@@ -145,7 +165,7 @@ def _by_date(session: Session, found: Found) -> None:
             same_day = [s for s in near if s[0] == told]
             for _, study_id, has_uid, modalities in same_day or near:
                 if not modality or modality.upper() in modalities:
-                    found[report_id].add((study_id, has_uid, number, "date"))
+                    found[report_id].add((study_id, has_uid, number, "date", not same_day))
 
 
 def _studies_of(session: Session, numbers: set[str]) -> dict[str, list[tuple[date, str, bool, frozenset[str]]]]:

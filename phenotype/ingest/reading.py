@@ -15,6 +15,8 @@ from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from phenotype.executors import Refused
+from phenotype.imaging.archives import is_tar
+from phenotype.imaging.compression import compression_of, inner_name
 from phenotype.imaging.dicom import is_picture, picture_size
 from phenotype.imaging.files import FileRef, Unreadable, open_bytes
 from phenotype.ingest.contents import DicomFile, PictureFile, Read, Records
@@ -103,6 +105,8 @@ FORMATS = (
         lambda f: read_table(f.data, f.columns),
     ),
     Format("text", lambda f: f.suffix in files.TEXTS, lambda f: files.read_text(f.data, f.name, f.names)),
+    Format("", lambda f: is_tar(f.data[:512]), _refused("nested_archive", "it holds an archive")),
+    Format("", lambda f: compression_of(f.data), _refused("nested_archive", "it is compressed more than once")),
     Format("", lambda _: True, lambda f: read_object(f.data)),
 )
 
@@ -129,10 +133,10 @@ def read_file(ref: FileRef, columns: Mapping[str, str], names: str = "") -> Read
     try:
         data = open_bytes(ref)
     except Unreadable as error:
-        if error.code not in ("bad_archive_member", "too_large"):
+        if error.code in ("missing", "unreadable_file", "bad_archive"):
             raise
         return Read("", "", None, "quarantined", error.code)
-    return read_delivered(Delivered(data, ref.member.partition("/")[2] or ref.path, columns, names))
+    return read_delivered(Delivered(data, inner_name(ref.member.partition("/")[2] or ref.path), columns, names))
 
 
 def read_delivered(file: Delivered) -> Read:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,9 @@ from phenotype.identity import content_hash, fold, shifted, surrogate
 from phenotype.ingest.arrays import LOCALISER
 from phenotype.ingest.contents import DicomFile, Record, day
 
+# What tables may say of a picture: in place of a view anything may stand
+_VIEWS = "PA AP LATERAL OBLIQUE AXIAL LLD RLD FRONTAL COSTAL CC MLO ML LM LMO XCC XCCL XCCM FB SIO ISO"
+VIEWS = frozenset(_VIEWS.split())
 PICTURE = "picture"  # stands for the SOP class of what has none
 _ORDER = (Patient, VaultPatient, Study, VaultStudy, Series, VaultSeries, Instance, VaultInstance, Report, VaultReport)
 
@@ -194,7 +198,7 @@ def picture_head(uid: str, rows: int, columns: int, listed: Record, modality: st
         age_years=listed.age_years,
         accession=listed.accession,
         study_date=listed.date,
-        view=listed.view,
+        view=listed.view if listed.view in VIEWS else "",
     )
 
 
@@ -205,9 +209,9 @@ def report_id(key: bytes, row: Record) -> str:
     """The same words about the same examination are one report, in whatever format they came; other words about it are
     another, and so is the same text as a preliminary, corrected, added or cancelled version."""
     status = "" if row.status in WHOLE else row.status
-    return surrogate(
-        key, "report", row.patient, row.accession or row.study_uid, row.text, *([status] if status else [])
-    )
+    number = row.accession or row.study_uid
+    about = [number] if number else ["", row.issuer, row.date]  # "normal" is said of one patient on many days
+    return surrogate(key, "report", row.patient, *about, row.text, *([status] if status else []))
 
 
 def thread_of(key: bytes, identity: str, row: Record) -> str:
@@ -233,7 +237,7 @@ def add_report(rows: Rows, key: bytes, identity: str, file_id: str, row: Record,
         thread=thread_of(key, identity, row),
         ordinal=0,  # counted when reports are matched
         status=row.status,
-        language=row.language or language,
+        language=_language_of(row.language) or language,
         length=len(row.text),
     )
     rows.add(
@@ -252,6 +256,12 @@ def add_report(rows: Rows, key: bytes, identity: str, file_id: str, row: Record,
         issued=row.issued,
         text=row.text,
     )
+
+
+def _language_of(told: str) -> str:
+    """A code of two letters, perhaps with a country; other words in its place may be anything, and are left out."""
+    code = {"deu": "de", "ger": "de", "eng": "en"}.get(told, told).replace("_", "-")
+    return code if re.fullmatch(r"[a-z]{2}(-[a-z]{2})?", code) else ""
 
 
 def _list(values: tuple[float, ...] | None) -> list[float] | None:

@@ -9,15 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phenotype.executors import Refused
-from phenotype.imaging.archives import Entry, tar_entries, zip_directory, zip_entries
+from phenotype.imaging.archives import Entry, is_tar, tar_entries, zip_directory, zip_entries
+from phenotype.imaging.compression import RATIO, SMALL, SUFFIXES, beginning, compression_of, inner_name
 from phenotype.imaging.files import FileRef, Unreadable, open_file, spell
 from phenotype.ingest import spool
 
-ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"))
+TARS = frozenset((".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst"))
+ARCHIVES = TARS | SUFFIXES | {".zip", ".7z", ".rar"}  # or single files, compressed: that is looked into
 SYSTEM = frozenset({".ds_store", "thumbs.db", "desktop.ini", "ehthumbs.db"})
 VIEWERS = frozenset((".exe", ".dll", ".inf", ".bat", ".jar", ".js", ".css", ".htm", ".html", ".ico"))  # come on discs
-TABLES = frozenset({".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet", ".xml"})  # may list pictures by name
-SMALL = 64 << 20  # what any compressed tar may inflate to, whatever the ratio
+TABLES = frozenset(
+    {".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet", ".xml"}  # may list pictures by name
+    | {".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zst", ".tsv.gz"}
+)
+_TABLES = tuple(TABLES)
 LARGE = 16 << 20  # a file of this size is looked into for an archive whatever its name: that costs it nothing
 
 
@@ -28,7 +33,7 @@ class Limits:
     file_bytes: int = 2 << 30
     members: int = 2_000_000  # of one archive
     archive_bytes: int = 1 << 40  # of one archive, unpacked
-    ratio: int = 200  # unpacked to packed: pixels rarely shrink to a tenth
+    ratio: int = RATIO  # unpacked to packed
 
 
 @dataclass(slots=True)
@@ -65,7 +70,7 @@ def kind_of(source: Path) -> str:
 
 def is_table(name: str) -> bool:
     """Whether a file's name says that it is a table."""
-    return _suffix(name) in TABLES
+    return name.lower().endswith(_TABLES)
 
 
 def walk(source: Path, limits: Limits | None = None, spooled: Place = lambda _: None) -> Iterator[Found]:
@@ -186,7 +191,7 @@ def _tar(place: str, limits: Limits) -> Iterator[Entry]:
 def _spool(found: Found, kind: str, limits: Limits, spooled: Place) -> str:
     """Where the tar lies that was compressed."""
     target = spooled(found)
-    if kind == "other" or target is None or not _is_tar(spool.beginning(found.ref.path, kind)):
+    if kind == "other" or target is None:
         raise Unreadable("archive_format")
     limit = min(limits.archive_bytes, max(SMALL, limits.ratio * found.size))
     spool.inflate(found.ref.path, kind, target, limit)
@@ -204,28 +209,24 @@ def _member(found: Found, entry: Entry, place: str, limits: Limits) -> Found:
 
 
 def _archive_kind(path: str, size: int) -> str:
-    """By its first bytes: zip, tar, gz, bz2, xz; "other" for one that cannot be opened here; or empty."""
+    """By its first bytes: zip, tar; gz, bz2, xz, zst for a compressed tar; "other" for an archive that cannot be opened
+    here; or empty, as for a single file that is compressed. The name counts for what is no tar but says so."""
+    suffix, compressed = _suffix(path), ""
+    named = suffix in TARS or (suffix in SUFFIXES and _suffix(inner_name(path)) == ".tar")
     with open_file(path) as file:
         head = file.read(512)
-    suffix = _suffix(path)
+        if kind := compression_of(head):
+            file.seek(0)
+            try:
+                compressed = kind if is_tar(beginning(file, kind)) else ""
+            except Unreadable as error:
+                if named:
+                    raise Unreadable("bad_archive", error.message) from None
     if head[:4] in (b"PK\3\4", b"PK\5\6") or (suffix == ".zip" and size):
         return "zip"
-    if _is_tar(head) or suffix == ".tar":
+    if is_tar(head) or (suffix == ".tar" and not kind):
         return "tar"
-    for magic, kind in spool.KINDS.items():
-        if head.startswith(magic):
-            return kind
-    return "other" if suffix in ARCHIVES else ""
-
-
-def _is_tar(head: bytes) -> bool:
-    if len(head) < 512 or head[128:132] == b"DICM":
-        return False
-    try:
-        told = int(head[148:156].strip(b"\0 ") or b"0", 8)
-    except ValueError:
-        return False
-    return told == sum(head) - sum(head[148:156]) + 8 * 32  # its own sum, which the oldest have too
+    return compressed or ("other" if named or suffix in ARCHIVES - SUFFIXES else "")
 
 
 def _suffix(name: str) -> str:
@@ -241,7 +242,7 @@ def _decide(name: str, suffix: str, size: int, limits: Limits) -> tuple[str, str
         return "ignored", "system_file"
     if suffix in VIEWERS:
         return "ignored", "viewer_file"
-    if suffix in ARCHIVES:
+    if suffix in ARCHIVES and (suffix not in SUFFIXES or _suffix(inner_name(base)) == ".tar"):
         return "quarantined", "nested_archive"  # what is in there may be wanted, so it is not ignored but shown
     if size == 0:
         return "quarantined", "empty"

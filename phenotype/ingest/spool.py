@@ -6,13 +6,9 @@ of their number. Nothing in it is unpacked by its name: the one file written hol
 
 from __future__ import annotations
 
-import bz2
 import errno
-import gzip
-import lzma
 import os
 import shutil
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,24 +16,11 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
+from phenotype.imaging.compression import pieces
 from phenotype.imaging.files import Unreadable, open_file
 
-KINDS = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}  # by the first bytes
-CHUNK = 1 << 20
 KEPT_FREE = 256 << 20  # bytes that stay free on the disk of the database
 LOOK = 64 << 20  # bytes written between two looks at that
-_MEMORY = 128 << 20  # `xz -9` needs 65 MiB
-
-
-def beginning(path: str, kind: str, size: int = 512) -> bytes:
-    """The first bytes of what is compressed in a file, as many as there are. Raises `Unreadable`."""
-    found = b""
-    with open_file(path) as file, suppress(EOFError):
-        for data in _inflated(file, kind):
-            found += data
-            if len(found) >= size:
-                break
-    return found[:size]
 
 
 def inflate(path: str, kind: str, target: Path, limit: int) -> None:
@@ -82,34 +65,13 @@ def _write(pieces: Iterator[bytes], file: BinaryIO, folder: Path, limit: int) ->
 
 
 def _inflated(file: BinaryIO, kind: str) -> Iterator[bytes]:
-    """The bytes of a compressed file in pieces. Raises EOFError where it is cut, and `Unreadable("bad_archive")`."""
+    """The bytes of a compressed file in pieces. Raises EOFError where it is cut, and `Unreadable`."""
     try:
-        if kind == "xz":
-            yield from _xz(file)
-            return
-        with gzip.GzipFile(fileobj=file) if kind == "gz" else bz2.BZ2File(file) as stream:
-            while data := stream.read(CHUNK):
-                yield data
-    except (zlib.error, lzma.LZMAError, OSError) as error:
-        raise Unreadable("bad_archive", f"it cannot be inflated ({type(error).__name__})") from None
-
-
-def _xz(file: BinaryIO) -> Iterator[bytes]:
-    # lzma.LZMAFile has no limit of memory, and the file says how much is needed, up to 4 GiB
-    data = file.read(CHUNK)
-    while data:
-        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
-        while not decoder.eof:
-            if decoder.needs_input and not data:
-                data = file.read(CHUNK)
-                if not data:
-                    raise EOFError
-            if found := decoder.decompress(data, CHUNK):
-                yield found
-            data = b""
-        data = decoder.unused_data.lstrip(b"\0")  # streams may be padded
-        while not data and (more := file.read(CHUNK)):
-            data = more.lstrip(b"\0")
+        yield from pieces(file, kind)
+    except Unreadable as error:
+        raise Unreadable("bad_archive", error.message) from None
+    except OSError as error:
+        raise Unreadable("unreadable_file", f"the file cannot be read ({type(error).__name__})") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -31,24 +31,24 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg"})
 COLUMNS: dict[str, tuple[str, ...]] = {
     "accession": (
         "accessionnumber", "accession", "accessionno", "accessionid", "studyid", "studyuid", "studyinstanceuid",
-        "examid", "uid", "reportid", "caseid",
+        "examid", "uid", "reportid", "caseid", "auftragsnummer", "anforderungsnummer", "untersuchungsnummer",
     ),
     "study_uid": ("studyinstanceuid", "studyuid", "dicomstudyuid"),
-    "patient": ("patientid", "patientnumber", "subjectid", "mrn", "patient", "subject"),
-    "date": ("studydate", "studydatedicom", "examdate", "date"),
+    "patient": ("patientid", "patientnumber", "subjectid", "mrn", "patient", "subject", "patientennummer", "patientenid"),
+    "date": ("studydate", "studydatedicom", "examdate", "date", "untersuchungsdatum"),
     "image": ("imageid", "filename", "imagefile", "imagename", "imagepath", "imageindex", "image", "file", "path"),
     "view": ("projection", "viewposition", "view", "position"),
-    "sex": ("patientsexdicom", "patientsex", "sex", "gender", "patientgender"),
+    "sex": ("patientsexdicom", "patientsex", "sex", "gender", "patientgender", "geschlecht"),
     "age": ("patientage", "age", "ageyears"),
-    "birth": ("patientbirth", "patientbirthdate", "birthdate", "dateofbirth", "dob", "birthyear"),
-    "text": ("reporttext", "report", "text", "reading", "narrative", "reportbody", "fulltext"),
+    "birth": ("patientbirth", "patientbirthdate", "birthdate", "dateofbirth", "dob", "birthyear", "geburtsdatum"),
+    "text": ("reporttext", "report", "text", "reading", "narrative", "reportbody", "fulltext", "befundtext", "befund"),
     "indication": ("indication", "clinicalindication", "history", "clinicalhistory", "clinicalinformation"),
     "technique": ("technique", "examination", "procedure"),
     "comparison": ("comparison", "comparisons"),
     "findings": ("findings", "finding"),
-    "impression": ("impression", "impressions", "conclusion", "conclusions"),
+    "impression": ("impression", "impressions", "conclusion", "conclusions", "beurteilung"),
     "issuer": ("issuerofpatientid", "patientidissuer", "assigningauthority", "issuer"),
-    "name": ("patientname", "patientsname", "patientfullname"),
+    "name": ("patientname", "patientsname", "patientfullname", "patientenname"),
     "modality": ("modality", "modalitydicom", "modalities"),
     "key": ("reportid", "reportnumber", "reportuid", "reportkey", "documentid", "noteid", "resultid"),
     "status": ("reportstatus", "resultstatus", "documentstatus", "status"),
@@ -125,7 +125,7 @@ def find_columns(header: list[str], named: Mapping[str, str], body: list[list[st
     found = _find_columns(header, named, body)
     if "text" not in found and not any(s in found for s in SECTIONS) and "image" not in found:
         raise Refused("no_columns", "neither a column of report text nor one of pictures: name them")
-    if not {"accession", "study_uid", "image"} & set(found):
+    if not ({"accession", "study_uid", "image"} & set(found) or {"patient", "date"} <= set(found)):
         raise Refused("no_columns", "no column that says which study a row belongs to: name it")
     return found
 
@@ -186,8 +186,11 @@ def _row(number: int, cells: list[str], found: Mapping[str, int], width: int) ->
         return Record(number, refusal="cells")
     value = {what: cells[i].strip() for what, i in found.items()}
     sections = [(name, value[name]) for name in SECTIONS if value.get(name)]
+    whole = value.get("text", "")
+    if whole:  # a conclusion in a column of its own belongs to the report, unless the text has it
+        sections = [part for part in sections if part[0] == "impression" and _same(part[1]) not in _same(whole)]
     try:
-        text = tidy(value.get("text") or "\n".join(f"{name.upper()}: {words}" for name, words in sections))
+        text = tidy("\n".join([whole] * bool(whole) + [f"{name.upper()}: {words}" for name, words in sections]))
     except Refused as error:
         return Record(number, refusal=error.code)
     path = PurePosixPath(value.get("image", "").replace("\\", "/"))
@@ -197,8 +200,9 @@ def _row(number: int, cells: list[str], found: Mapping[str, int], width: int) ->
     image = "" if image == "." else image
     accession, born, seen = value.get("accession", ""), value.get("birth", ""), day(value.get("date", ""))
     key = accession or value.get("study_uid", "")
-    refusal = "no_key" if not (key or image) else "no_text" if not (text or image) else ""
-    if text and not key:
+    known = key or (value.get("patient") and seen)  # what finds the study
+    refusal = "no_key" if not (known or image) else "no_text" if not (text or image) else ""
+    if text and not known:
         refusal = "no_key"
     return Record(
         number,
@@ -221,6 +225,11 @@ def _row(number: int, cells: list[str], found: Mapping[str, int], width: int) ->
         birth=born,
         refusal=refusal,
     )
+
+
+def _same(words: str) -> str:
+    """Words without what differs between two copies of them."""
+    return " ".join(words.split()).casefold()
 
 
 def _born(text: str) -> date | None:

@@ -11,6 +11,7 @@ import os
 import random
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -227,8 +228,8 @@ class Cuts:
             last = max(0, disk.acknowledged)
             try:
                 found = self._opened(disk, draw)
-            except (AssertionError, SQLAlchemyError, DatabaseError):
-                seen["damaged"] += 1
+            except (AssertionError, SQLAlchemyError, DatabaseError, sqlite3.Error) as error:
+                seen[f"cannot be opened: {error}"] += 1
                 continue
             if found in self.states[last : last + 2]:
                 seen["sound"] += 1

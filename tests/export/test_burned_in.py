@@ -62,7 +62,7 @@ def write(picture: NDArray[np.uint8], text: str, size: int, place: str, shade: i
 def radiographs(shared_data: Path, count: int, seed: int) -> list[NDArray[np.uint8]]:
     paths = sorted((shared_data / "shenzhen" / "images").glob("*.png"))
     chosen = random.Random(seed).sample(paths, count)
-    return [np.array(Image.open(path).convert("L")) for path in chosen]
+    return [np.array(Image.open(path).convert("L").reduce(2)) for path in chosen]
 
 
 def test_text_in_real_radiographs_is_found(shared_data: Path) -> None:

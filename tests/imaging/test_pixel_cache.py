@@ -56,21 +56,6 @@ def test_real_slices_of_jpeg_2000_are_kept_with_their_spacing_and_native_ones_ar
     assert len(kept(tmp_path)) == 1
 
 
-def test_keeping_pays(tmp_path, shared_data):
-    slices = [FileRef(str(p)) for p in sorted((shared_data / "ct_series" / "dicom").iterdir())]
-    read_pixels(slices[:1])
-    took = []
-    for read in (lambda ref: read_pixels([ref]), lambda ref: read_cached([ref], tmp_path)):
-        for ref in slices[:1] if not took else slices:
-            read_cached([ref], tmp_path)
-        began = time.process_time()
-        for ref in slices:
-            read(ref)
-        took.append(time.process_time() - began)
-    print(f"{1000 * took[0] / len(slices):.1f} ms decoded, {1000 * took[1] / len(slices):.1f} ms kept, of a slice")
-    assert took[1] < took[0] / 4
-
-
 def test_a_changed_file_is_decoded_anew(tmp_path):
     ref = picture(tmp_path / "a.png")
     one = read_cached([ref], tmp_path / "cache").pixels

@@ -28,7 +28,8 @@ def outcomes(path: Path, home: Path) -> Counter[str]:
         reason = found.reason
         if found.state == "found":
             try:
-                reason = "read" if len(open_bytes(found.ref, LIMITS.file_bytes)) == found.size else "other size"
+                size = len(open_bytes(found.ref, LIMITS.file_bytes))
+                reason = "read" if size == found.size or path.suffix == ".gz" else "other size"
             except Unreadable as error:
                 reason = error.code
         told[reason] += 1

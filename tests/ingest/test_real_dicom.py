@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from sqlalchemy import func, select
 
 from db.queries.images import image_files
@@ -45,7 +46,7 @@ OUTCOMES = {
     ("fo_dicom", "", "quarantined", "no_pixel_data"): 4,
     ("fo_dicom", "", "quarantined", "truncated"): 2,
     ("fo_dicom", "in archive", "ingested", ""): 11,
-    ("robyoung_dicom_test_files", "", "conflict", "other_pixels"): 20,
+    ("robyoung_dicom_test_files", "", "conflict", "other_pixels"): 21,
     ("robyoung_dicom_test_files", "", "duplicate", "same_object"): 7,
     ("robyoung_dicom_test_files", "", "ignored", "not_an_image:RTDoseStorage"): 6,
     ("robyoung_dicom_test_files", "", "ignored", "not_an_image:RTImageStorage"): 1,
@@ -53,11 +54,12 @@ OUTCOMES = {
     ("robyoung_dicom_test_files", "", "ignored", "not_an_image:RTPlanStorage"): 1,
     ("robyoung_dicom_test_files", "", "ignored", "not_an_image:RTStructureSetStorage"): 1,
     ("robyoung_dicom_test_files", "", "ignored", "not_an_image:SegmentationStorage"): 2,
-    ("robyoung_dicom_test_files", "", "ingested", ""): 31,  # here too
+    ("robyoung_dicom_test_files", "", "ingested", ""): 30,  # here too
     ("robyoung_dicom_test_files", "", "quarantined", "missing_tag:SOPClassUID"): 3,
     ("robyoung_dicom_test_files", "", "quarantined", "not_dicom"): 1,
     ("robyoung_dicom_test_files", "", "quarantined", "truncated"): 2,
-    ("robyoung_dicom_test_files", ".zst", "quarantined", "archive_format"): 27,
+    ("robyoung_dicom_test_files", ".zst", "duplicate", ""): 13,  # of members of the archive of dcmqi, byte for byte
+    ("robyoung_dicom_test_files", ".zst", "ingested", ""): 14,
 }
 # Kind, modality and number of slices of what is put together; single slices and pictures apart
 IMAGES = {
@@ -65,7 +67,8 @@ IMAGES = {
     ("frames", "MR", 19): 1,  # the phases of a moving knee
     ("frames", "OT", 2): 1,
     ("frames", "US", 2): 1,
-    ("volume", "CT", 2): 1,
+    ("volume", "CT", 2): 2,
+    ("volume", "CT", 3): 2,
     ("volume", "MR", 3): 2,  # of a scout of three planes, each a volume
     ("volume", "MR", 4): 1,
     ("volume", "MR", 5): 1,
@@ -209,12 +212,11 @@ def test_another_reader_decodes_the_same_pixels(real: Path, tmp_path: Path):
 
 def unpacked(real: Path, folder: Path) -> list[Path]:
     """The files of the set that are packed as .zst."""
-    arrow = pytest.importorskip("pyarrow")
     made = []
     for path in sorted(real.rglob("*.zst")):
-        with arrow.CompressedInputStream(arrow.OSFile(str(path)), "zstd") as stream:
-            made.append(folder / path.stem)
-            made[-1].write_bytes(stream.read())
+        made.append(folder / path.stem)
+        with path.open("rb") as packed, made[-1].open("wb") as file:
+            zstandard.ZstdDecompressor().copy_stream(packed, file)
     return made
 
 

@@ -78,7 +78,7 @@ def _document(class_name: str, where: encoding.Layout) -> Records:
             row = replace(row, text=text, language=_language(read), refusal="" if text else "no_text")
     except Refused as error:
         row = replace(row, refusal=error.code)
-    if not (row.accession or row.study_uid):
+    if not (row.accession or row.study_uid or (row.patient and row.date)):
         row = replace(row, refusal="no_key")
     return records("sr" if class_name in _REPORTS else "enveloped", [row])
 

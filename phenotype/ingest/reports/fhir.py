@@ -170,7 +170,7 @@ def _report(resource: Resource, known: dict[str, Resource]) -> Record:
         status=status_of(_text(resource.get("status"))),
         issued=moment(_text(resource.get("issued"))) or moment(_text(_object(resource.get("meta")).get("lastUpdated"))),
         language=_text(resource.get("language")).lower(),
-        refusal="no_key" if not (accession or study_uid) else refusal,
+        refusal="no_key" if not (accession or study_uid or (number and date)) else refusal,
     )
 
 

@@ -328,7 +328,7 @@ def _record(syntax: Syntax, header: Segment, order: _Order, reading: _Reading) -
         status=reading.status,
         issued=moment(_part(syntax, request, 22)) or moment(_part(syntax, header, 7)),
         language=_part(syntax, header, 19).lower(),
-        refusal="no_key" if not (accession or uid) else "" if reading.text else reading.refusal or "no_text",
+        refusal="no_key" if not (accession or uid or (number and seen)) else "" if reading.text else reading.refusal or "no_text",
     )
 
 

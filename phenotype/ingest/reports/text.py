@@ -118,7 +118,7 @@ def moment(text: str) -> str:
 
     A zone is left out: the hour is that of the house.
     """
-    parts = re.match(r"\s*(\d{4}[.\-/]?\d{2}[.\-/]?\d{2})[T\s_]*(.*)", text, re.DOTALL)
+    parts = re.match(r"\s*(\d{4}[.\-/]?\d{2}[.\-/]?\d{2}|\d{1,2}\.\d{1,2}\.\d{4})[T\s_]*(.*)", text, re.DOTALL)
     found = day(parts[1]) if parts else None
     if not parts or not found:
         return ""
