@@ -2,7 +2,9 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -48,3 +50,24 @@ def migrated_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(db.session, "upgrade", copy)
         yield
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """`command(argument...)` is `phenotype argument...` in an empty folder, without the start of a process."""
+    from phenotype.cli import main
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["phenotype", *arguments])
+        capsys.readouterr()
+        try:
+            code = main()
+        except SystemExit as ended:
+            code = ended.code
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return run

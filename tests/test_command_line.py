@@ -84,8 +84,8 @@ def test_csv_cannot_carry_a_formula(tmp_path):
         (("--executor", "cloud", "extract"), 1, "cloud"),
     ],
 )
-def test_exit_codes_and_messages(tmp_path, arguments, code, message):
-    asked = phenotype(*arguments, cwd=tmp_path)
+def test_exit_codes_and_messages(command, arguments, code, message):
+    asked = command(*arguments)
     assert asked.returncode == code, asked.stderr
     assert message in asked.stderr
     assert "Traceback" not in asked.stderr

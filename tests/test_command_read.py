@@ -73,9 +73,9 @@ def test_a_report_in_no_known_language_is_said_to_be_unread(tmp_path):
         (("report.txt", "--lexicon", "mine.tsv"), "mine.tsv, line 2, column"),
     ],
 )
-def test_errors_say_what_to_do(tmp_path, report, arguments, message):
+def test_errors_say_what_to_do(tmp_path, command, report, arguments, message):
     (tmp_path / "mine.tsv").write_text("id\tphrases\nnose\tbig nose\n")
-    run = phenotype("read", *arguments, cwd=tmp_path)
+    run = command("read", *arguments)
     assert (run.returncode, run.stdout) == (1, "")
     assert message in run.stderr.replace("\n", " ")
     assert "Traceback" not in run.stderr
@@ -103,8 +103,8 @@ def test_every_finding_of_the_current_run_is_handed_on_once(filled, monkeypatch)
 
 
 @pytest.mark.parametrize("kind", ["findings", "fhir", "omop"])
-def test_exports_hold_no_word_of_a_report(filled, tmp_path, kind):
-    run = phenotype("export", kind, "out", cwd=tmp_path)
+def test_exports_hold_no_word_of_a_report(filled, tmp_path, command, kind):
+    run = command("export", kind, "out")
     assert (run.returncode, run.stdout) == (0, "")
     assert "out" in run.stderr
     files = [tmp_path / "out"] if kind == "findings" else list((tmp_path / "out").iterdir())
@@ -115,6 +115,6 @@ def test_exports_hold_no_word_of_a_report(filled, tmp_path, kind):
     assert texts and all(words not in written for words, _ in texts)
     assert all(accession not in written for _, accession in texts if accession)
     assert all(report in written for report in ids)
-    again = phenotype("export", kind, "out", cwd=tmp_path)
+    again = command("export", kind, "out")
     assert again.returncode == 1
     assert "there already" in again.stderr

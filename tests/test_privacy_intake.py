@@ -54,7 +54,8 @@ def radiograph(number: int = 1, **attributes: object) -> Dataset:
         "SOPClassUID": CR, "SOPInstanceUID": f"1.2.3.{number}", "StudyInstanceUID": f"1.2.4.{number}",
         "SeriesInstanceUID": f"1.2.5.{number}",
         "PatientID": "P1", "PatientName": "Doe^Jane", "StudyDate": "20200110", "Modality": "CR",
-        "Rows": 8, "Columns": 8, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 12,
+        "Rows": 8, "Columns": 8, "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 12,
         "HighBit": 11, "PixelRepresentation": 0, "PixelData": np.arange(64, dtype="<u2").tobytes(),
     } | attributes  # fmt: skip
     with _quiet():

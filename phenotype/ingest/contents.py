@@ -138,10 +138,11 @@ def age(text: str, born: date | None = None, seen: date | None = None) -> float 
     match = re.match(r"^(\d{1,3}(?:\.\d+)?)\s*([YMWD]?)$", text.strip().upper())
     if match:
         per_year = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.25}[match[2]]
-        years = round(float(match[1]) / per_year, 3)
+        years = float(match[1]) / per_year
         if years <= OLDEST:
-            return years
-    return round((seen - born).days / 365.25, 3) if born and seen and seen >= born else None
+            return round(years, 3)
+    years = (seen - born).days / 365.25 if born and seen else -1.0
+    return round(years, 3) if 0 <= years <= OLDEST else None
 
 
 def sex_of(text: str) -> str:

@@ -34,7 +34,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "examid", "uid", "reportid", "caseid", "auftragsnummer", "anforderungsnummer", "untersuchungsnummer",
     ),
     "study_uid": ("studyinstanceuid", "studyuid", "dicomstudyuid"),
-    "patient": ("patientid", "patientnumber", "subjectid", "mrn", "patient", "subject", "patientennummer", "patientenid"),
+    "patient": (
+        "patientid", "patientnumber", "subjectid", "mrn", "patient", "subject", "patientennummer", "patientenid",
+    ),
     "date": ("studydate", "studydatedicom", "examdate", "date", "untersuchungsdatum"),
     "image": ("imageid", "filename", "imagefile", "imagename", "imagepath", "imageindex", "image", "file", "path"),
     "view": ("projection", "viewposition", "view", "position"),

@@ -124,7 +124,9 @@ def cases() -> list[Case]:
     add("spaces_around_an_accession", {s: study(), "r.hl7": say("Spaces", f" {own('A')} ")}, Spaces=matched())
     add("wildcards", {s: study(), "r.hl7": say("Any", f"{own('A')[:-1]}*"), "q.hl7": say("Some", f"{own('A')[:-1]}_")},
         Any=(*NONE, 1), Some=(*NONE, 1))  # fmt: skip
-    add("no_number_at_all", {s: study(), "r.json": fhir("Of nothing")})  # no report: its record says no_key
+    add("no_number_at_all", {s: study(), "r.json": fhir("Of that day")}, Of_that_day=matched(by="date"))
+    days = {f"{d}.dcm": study(d, "", StudyDate=f"2020010{d}") for d in (2, 3)}  # a radiograph every morning
+    add("no_number_and_another_day", days | {"r.json": fhir("Of the day before")}, Of_the_day_before=(*UNSURE, 1))
     same = csv(f"{own('A')},{own('P')},In two formats")
     add("in_two_formats", {s: study(), "r.csv": same}, {"r.hl7": say("In two formats")}, In_two_formats=matched())
     add("delivered_twice", {s: study(), "1.hl7": say("Twice")}, {"2.hl7": say("Twice")}, Twice=matched())

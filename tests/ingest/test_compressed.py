@@ -312,3 +312,12 @@ def test_what_is_said_of_tars_that_are_none_or_lie_deeper(tmp_path):
     (tmp_path / "z.zip").write_bytes(make_zip(("y.zst", zst(tar)), ("tar", tar)))
     members = [f for f in sources.walk(tmp_path / "z.zip") if f.state == "found"]
     assert [read_file(f.ref, {}).reason for f in members] == ["nested_archive"] * 2  # told when they are read
+
+
+def test_a_bz2_named_as_a_single_file_is_not_looked_into(tmp_path):
+    for name in ("1.dcm.bz2", "1.bz2", "1"):
+        (tmp_path / name).write_bytes(bz2.compress(GOOD + END))
+    found = {f.inner: f.reason for f in sources.walk(tmp_path, None, lambda found: tmp_path.parent / found.inner)}
+    assert found == {"1.dcm.bz2": "", "1.bz2": "archive", "1.bz2/good": "", "1": ""}
+    for name in ("1.dcm.bz2", "1"):
+        assert read_file(FileRef(str(tmp_path / name)), {}).reason == "nested_archive", "nothing is lost in silence"

@@ -310,6 +310,7 @@ def _record(syntax: Syntax, header: Segment, order: _Order, reading: _Reading) -
     uid = _part(syntax, order.study, 1) or _part(syntax, order.imaging, 3) or reading.study_uid
     number, issuer = _patient(syntax, patient)
     seen, modality = day(_part(syntax, request, 7)[:8]), _part(syntax, request, 24).upper()
+    known = accession or uid or (number and seen)  # what finds the study
     return Record(
         0,
         accession=accession,
@@ -328,7 +329,7 @@ def _record(syntax: Syntax, header: Segment, order: _Order, reading: _Reading) -
         status=reading.status,
         issued=moment(_part(syntax, request, 22)) or moment(_part(syntax, header, 7)),
         language=_part(syntax, header, 19).lower(),
-        refusal="no_key" if not (accession or uid or (number and seen)) else "" if reading.text else reading.refusal or "no_text",
+        refusal="no_key" if not known else "" if reading.text else reading.refusal or "no_text",
     )
 
 
