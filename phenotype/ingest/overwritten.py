@@ -63,7 +63,7 @@ def _stale(session: Session, export_id: str) -> tuple[set[str], set[str]]:
                 f.id: Found(FileRef(path, m), f.size if m else status.st_size, status.st_mtime_ns) for m, f in files
             }
             now = {identity for identity, f in found.items() if identity == file_id(key, export_id, f)}
-            same = {f.same_as for _, f in files if f.id in now}
+            same = {f.same_as for _, f in files if f.id in now and f.state == "duplicate"}
             taken = (f.id for _, f in files if f.kind in ("dicom", "picture") and f.state in ("ingested", "conflict"))
             stale |= {f for f in taken if f not in now and f not in same}
             refused |= {f.id for _, f in files if f.state == "quarantined" and f.reason != REASON and f.id not in now}

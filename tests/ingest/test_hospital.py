@@ -24,7 +24,7 @@ class Hospital:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database, self.folder = database, folder
-        self.home = database.path.with_suffix(".files")
+        self.home = folder.parent / "home"
         self.clock = 1_600_000_000
 
     def put(self, **files: bytes) -> None:
