@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 from support import contents
@@ -126,13 +127,22 @@ def test_the_planted_personal_data_is_in_the_vault_and_nowhere_else(done):
 
 def leaks(places, words):
     """Where which spelling of any of the words is found."""
+    forms = {form for word in words for form in spellings(word).items()}
     return {
         (place, way)
         for place, content in places.items()
-        for word in words
-        for way, spelled in spellings(word).items()
+        for way, spelled in begun(content, forms)
         if spelled in content and (not spelled.isdigit() or stands_alone(spelled, content))
     }
+
+
+def begun(content, forms):
+    """Those whose first four bytes are there: few, so that not all of them need be looked for one by one."""
+    there = np.unique(
+        np.concatenate([np.frombuffer(content[n : n + (len(content) - n) // 4 * 4], "<u4") for n in range(4)])
+    )
+    starts = np.frombuffer(b"".join(spelled[:4] for _, spelled in forms), "<u4")
+    return [form for form, found in zip(forms, np.isin(starts, there), strict=True) if found]
 
 
 def stands_alone(number, content):

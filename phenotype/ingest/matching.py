@@ -15,8 +15,8 @@ from db.tables import ExportFile, Instance, Report, Series, Study, VaultPatient,
 from phenotype.ingest.contents import day
 from phenotype.ingest.ledger import chunks
 
-# versions that tell no time, in the order they are written
 APART = timedelta(days=183)  # a report may be written, or dated, months after its examination
+# versions that tell no time, in the order they are written
 WRITTEN = ("preliminary", "", "final", "corrected", "addendum", "cancelled")
 
 
