@@ -12,6 +12,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModelInstance,
 )
 
+from phenotype.imaging import encoding
+
 if TYPE_CHECKING:
     from phenotype.ingest.pacs.receiver import Receiver
 
@@ -23,12 +25,13 @@ def commit_later(event: evt.Event, entity: AE, receiver: Receiver) -> tuple[int,
     """Answer N-ACTION, and report on an association of its own: who asked has often gone by then."""
     peer = receiver.service.peers.get(str(event.assoc.requestor.ae_title).strip())
     try:
-        asked = event.action_information
-        transaction = str(asked.TransactionUID)
-        objects = [
-            (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
-            for item in asked.ReferencedSOPSequence[:MOST]
-        ]
+        with encoding.quiet():
+            asked = event.action_information
+            transaction = str(asked.TransactionUID)
+            objects = [
+                (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
+                for item in asked.ReferencedSOPSequence[:MOST]
+            ]
     except Exception:  # whatever a peer sends is parsed only here
         return PROCESSING_FAILURE, None
     if peer is None or event.action_type != 1:
@@ -40,22 +43,23 @@ def commit_later(event: evt.Event, entity: AE, receiver: Receiver) -> tuple[int,
 
 def report_of(receiver: Receiver, transaction: str, objects: list[tuple[str, str]]) -> Dataset:
     """What is kept of `objects` (class and instance UID), and what is not."""
-    report = Dataset()
-    report.TransactionUID = transaction
-    kept, failed = [], []
-    for sop_class, sop_uid in objects:
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_uid
-        if receiver.holds(sop_uid):
-            kept.append(item)
-        else:
-            item.FailureReason = NOT_HERE
-            failed.append(item)
-    if kept:
-        report.ReferencedSOPSequence = kept
-    if failed:
-        report.FailedSOPSequence = failed
-    return report
+    with encoding.quiet():  # what a peer calls a UID may be none
+        report = Dataset()
+        report.TransactionUID = transaction
+        kept, failed = [], []
+        for sop_class, sop_uid in objects:
+            item = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_uid
+            if receiver.holds(sop_uid):
+                kept.append(item)
+            else:
+                item.FailureReason = NOT_HERE
+                failed.append(item)
+        if kept:
+            report.ReferencedSOPSequence = kept
+        if failed:
+            report.FailedSOPSequence = failed
+        return report
 
 
 def _report(

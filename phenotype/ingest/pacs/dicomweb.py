@@ -28,12 +28,13 @@ for _name in ("dicomweb_client", "urllib3"):  # their messages quote addresses, 
 
 PAGE = 500  # answers asked for at once
 PIECE = 1 << 16  # bytes
+MOST = 64 << 20  # bytes of an answer to a search, inflated; an instance takes about 2 kB
 ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'  # as it lies there, not converted
 
 
 class PacsError(Exception):
     """The PACS did not do what it was asked. `reason` is a code: http_<status>, unreachable, timeout, tls, redirect,
-    truncated, not_multipart, bad_answer."""
+    truncated, too_large, not_multipart, bad_answer."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -95,7 +96,20 @@ class _Secret(AuthBase):
 
 
 class _Session(requests.Session):
-    """Follows a redirect only where it stays at the same scheme, host and port."""
+    """Follows a redirect only where it stays at the same scheme, host and port, and holds no more than `MOST`."""
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        whole = not options.get("stream")
+        response = super().send(request, **(options | {"stream": True}))
+        if whole:
+            body = bytearray()
+            for piece in response.iter_content(PIECE):
+                body += piece
+                if len(body) > MOST:
+                    response.close()
+                    raise PacsError("too_large")
+            response._content, response._content_consumed = bytes(body), True  # type: ignore[attr-defined]
+        return response
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target = super().get_redirect_target(resp)
@@ -103,6 +117,7 @@ class _Session(requests.Session):
             here, there = urlsplit(resp.url), urlsplit(target)
             if there.netloc and (here.scheme, here.netloc.lower()) != (there.scheme, there.netloc.lower()):
                 raise PacsError("redirect")
+            resp._content, resp._content_consumed = b"", True  # type: ignore[attr-defined]  # nobody looks into it
         return target
 
 
@@ -116,7 +131,15 @@ class Pacs:
         session.verify = False if access.insecure else str(access.ca_file) if access.ca_file else True
         session.max_redirects = 5
         busy = (429, 502, 503, 504)
-        again = Retry(total=2, read=1, backoff_factor=0.5, status_forcelist=busy, redirect=False, raise_on_status=False)
+        again = Retry(
+            total=2,
+            read=1,
+            backoff_factor=0.5,
+            status_forcelist=busy,
+            redirect=False,
+            raise_on_status=False,
+            respect_retry_after_header=False,  # it may name a day
+        )
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=again))
         self._client = DICOMwebClient(access.name, session, permissive_uid=True, timeout=access.timeout)

@@ -9,7 +9,7 @@ from typing import Any
 
 from phenotype.stage import Refused
 
-_UID = re.compile(r"[0-9.]{1,64}")
+_UID = re.compile(r"(?=.*[0-9])[0-9.]{1,64}")  # no `..`, which is a way out of an address
 _DAYS = re.compile(r"(\d{8})|(\d{8})-(\d{8})|(\d{8})-|-(\d{8})")
 _WILD = re.compile(r"[*?\\\x00-\x1f\x7f]")  # matched as patterns or several values; control characters
 # field: (keyword, tag, longest value)

@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.filereader import read_dataset
 from sqlalchemy import select, update
 
 from db.session import Database, vault_key
@@ -29,11 +30,13 @@ from phenotype.imaging.files import MAX_BYTES, Unreadable
 from phenotype.ingest.pacs.query import is_uid
 from phenotype.ingest.registering import register
 from phenotype.ingest.sources import Found, files
+from phenotype.ingest.spool import KEPT_FREE
 from phenotype.stage import Refused
 
 HEAD = 1 << 18  # bytes at the beginning of an object, which tell what it is
+LOOK = 4 << 20  # bytes of an object written between two looks at how full the disk is
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_UIDS = {"sop": 0x00080018, "series": 0x0020000E}
+_SYNTAX, _SOP_BY_META, _SOP, _SERIES = 0x00020010, 0x00020003, 0x00080018, 0x0020000E
 
 
 class NotStored(Exception):
@@ -87,6 +90,7 @@ class Arriving:
     def __init__(self, path: Path, limit: int = MAX_BYTES) -> None:
         self.path, self.limit = path, limit
         self.size, self.reason = 0, ""
+        self._look = 0  # the size to look at the disk again
         self._digest = hashlib.sha256()
         self._open = False
         try:
@@ -100,14 +104,18 @@ class Arriving:
         self.size += len(data)
         if self.size > self.limit and not self.reason:
             self.reason = "too_large"
-        if not self.reason:
-            self._digest.update(data)
-            try:
+        try:
+            if not self.reason and self.size > self._look:
+                self._look = self.size + LOOK
+                if shutil.disk_usage(self.path.parent).free < KEPT_FREE:
+                    self.reason = "disk_full"
+            if not self.reason:
+                self._digest.update(data)
                 rest = memoryview(data)
                 while rest:
                     rest = rest[os.write(self._descriptor, rest) :]
-            except OSError as error:
-                self._fail(error)
+        except OSError as error:
+            self._fail(error)
         return len(data)
 
     def keep(self, path: Path) -> bool:
@@ -212,31 +220,35 @@ def identity(path: Path) -> Identity:
     """
     with path.open("rb") as file:
         head = file.read(HEAD)
-    uids = {}
-    with encoding.quiet():
-        try:
-            if head[128:132] == b"DICM":
-                where = encoding.layout(head)
-                stream = BytesIO(where.body)
-                stream.seek(where.start)
-                stop = max(_UIDS.values())
-                read = read_dataset(
-                    stream, where.implicit, where.little, stop_when=lambda tag, vr, length: tag > stop, defer_size=1024
-                )
-                uids = {name: _uid(read.get_item(tag)) for name, tag in _UIDS.items() if tag in read}
-        except Exception:  # damaged or cut headers fail in more than a dozen ways; the meta header may still do
-            uids = {}
-        by_meta = not uids.get("sop")
-        if by_meta:
-            try:
-                uids["sop"] = str(read_file_meta_info(path).get("MediaStorageSOPInstanceUID", ""))
-            except Exception:
-                raise Unreadable("not_dicom", "a meta header that cannot be read") from None
-    if not is_uid(uids["sop"]):
+    if head[128:132] != b"DICM":
+        raise Unreadable("not_dicom", "no DICM prefix")
+    meta: dict[int, str] = {}
+    uids: dict[int, str] = {}
+    # damaged or cut headers fail in more than a dozen ways; the meta header may still do
+    with encoding.quiet(), contextlib.suppress(Exception):
+        stream = BytesIO(head)
+        stream.seek(132)
+        meta = _uids(stream, False, True, _SYNTAX)
+        if meta.get(_SYNTAX) in encoding.DEFLATED:  # as little of what it inflates to
+            body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head[stream.tell() :], HEAD)
+            uids = _uids(BytesIO(body), False, True, _SERIES)
+        else:
+            where = encoding.layout(head)
+            stream.seek(where.start)
+            uids = _uids(stream, where.implicit, where.little, _SERIES)
+    by_meta = not uids.get(_SOP)
+    sop_uid = meta.get(_SOP_BY_META, "") if by_meta else uids[_SOP]
+    if not is_uid(sop_uid):
         raise Unreadable("not_dicom", "an object without identity")
-    return Identity(uids["sop"], uids.get("series", ""), by_meta)
+    return Identity(sop_uid, "" if by_meta else uids.get(_SERIES, ""), by_meta)
 
 
-def _uid(element: Any) -> str:
+def _uids(stream: BytesIO, implicit: bool, little: bool, last: int) -> dict[int, str]:
+    """The UIDs among the elements up to the tag `last`; the stream stands behind that then."""
+    read = read_dataset(stream, implicit, little, stop_when=lambda tag, vr, length: tag > last, defer_size=1024)
+    return {tag: _text(read.get_item(tag)) for tag in (_SYNTAX, _SOP_BY_META, _SOP, _SERIES) if tag in read}
+
+
+def _text(element: Any) -> str:
     value = element.value
     return (value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")).strip(" \0")
