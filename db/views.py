@@ -88,7 +88,8 @@ FROM image i JOIN current_run c ON c.id = i.run_id JOIN study s ON s.id = i.stud
 """,
     "series_view": """
 SELECT e.id AS series, e.study_id AS study, s.patient_id AS patient, e.modality, e.modality_basis, e.body_part,
-  e.body_part_basis, (SELECT count(*) FROM instance n WHERE n.series_id = e.id) AS instances,
+  e.body_part_basis, (SELECT count(*) FROM instance n JOIN export_file x ON x.id = n.file_id
+   WHERE n.series_id = e.id AND x.state = 'ingested') AS instances,
   (SELECT count(*) FROM image i JOIN current_run c ON c.id = i.run_id WHERE i.series_id = e.id) AS images,
   (SELECT max(t.reason) FROM task t JOIN current_run c ON c.id = t.run_id
    WHERE c.stage = 'assemble' AND t.subject_id = e.id AND t.state = 'failed') AS refused

@@ -19,6 +19,7 @@ from phenotype.settings import Settings
 from phenotype.show import Json
 from phenotype.stage import Refused
 
+SEEN = "a file keeps it out of the process list"
 TOKEN, PASSWORD = "PHENOTYPE_PACS_TOKEN", "PHENOTYPE_PACS_PASSWORD"
 
 
@@ -27,8 +28,9 @@ def pull(
     url: Annotated[str, typer.Argument(help="the DICOMweb address, as in https://pacs.example.org/dicom-web")],
     study_date: Annotated[str, typer.Option(help="YYYYMMDD, or a range: YYYYMMDD-YYYYMMDD")] = "",
     modality: Annotated[str, typer.Option(help="as in CT: only series of this modality")] = "",
-    patient: Annotated[str, typer.Option(help="a record number")] = "",
-    accession: Annotated[str, typer.Option(help="an accession number")] = "",
+    patient: Annotated[str, typer.Option(help=f"a record number; {SEEN}: --patients")] = "",
+    patients: Annotated[Path | None, typer.Option(help="a file with a record number a line", exists=True)] = None,
+    accession: Annotated[str, typer.Option(help=f"an accession number; {SEEN}: --accessions")] = "",
     accessions: Annotated[Path | None, typer.Option(help="a file with an accession number a line", exists=True)] = None,
     study_uid: Annotated[str, typer.Option(help="a Study Instance UID")] = "",
     retry: Annotated[bool, typer.Option("--retry", help="fetch what is not received yet, without a search")] = False,
@@ -52,12 +54,15 @@ def pull(
     settings: Settings = context.obj
     token, password = _secrets(token_file, user)
     access = Access(url, token, user, password, ca_file, insecure, timeout)
-    numbers = [line.strip() for line in accessions.read_text("utf-8").splitlines()] if accessions else [accession]
     queries = []
     if not retry:
-        fixed = {"study_date": study_date, "modality": modality, "patient": patient, "study_uid": study_uid}
-        queries = [Query(accession=number, **fixed) for number in numbers if number or not accessions]
-    elif study_date or modality or patient or accession or accessions or study_uid:
+        fixed = {"study_date": study_date, "modality": modality, "study_uid": study_uid}
+        queries = [
+            Query(patient=person, accession=number, **fixed)
+            for person in _numbers(patients, patient)
+            for number in _numbers(accessions, accession)
+        ]
+    elif study_date or modality or patient or patients or accession or accessions or study_uid:
         raise Refused("query", "--retry fetches what was asked for before; leave the query away")
     if dry_run:
         _tell_search(search(access, queries), as_json)
@@ -91,13 +96,27 @@ def _secrets(token_file: Path | None, user: str) -> tuple[str, str]:
     return token_file.read_text("utf-8").strip(), ""
 
 
+def _numbers(file: Path | None, number: str) -> list[str]:
+    """Those in a file, one a line, or the one that was given."""
+    if file is None:
+        return [number]
+    if number:
+        raise Refused("query", "give a number or a file of them, not both")
+    numbers = list(filter(None, map(str.strip, file.read_text("utf-8").splitlines())))
+    if not numbers:
+        raise Refused("query", "there is no number in the file")
+    return numbers
+
+
 def _tell_search(found: Any, as_json: bool) -> None:
     series: dict[str, int] = {}
     instances: dict[str, int] = {}
     studies = set()
     for one in found:
-        series[one.modality] = series.get(one.modality, 0) + 1
-        instances[one.modality] = instances.get(one.modality, 0) + (one.count or 0)
+        # printed to a terminal, and a PACS may say anything
+        modality = one.modality if re.fullmatch(r"[A-Z0-9 _]{1,16}", one.modality) else ""
+        series[modality] = series.get(modality, 0) + 1
+        instances[modality] = instances.get(modality, 0) + (one.count or 0)
         studies.add(one.study_uid)
     rows = [[modality, series[modality], instances[modality]] for modality in sorted(series)]
     show.answer(["modality", "series", "instances"], rows, as_json=as_json, as_csv=False)
@@ -143,8 +162,8 @@ def receive(
 
 
 def _take_in(settings: Settings, database: Database, home: Path, export_id: str, *, last: bool = False) -> None:
-    """Read what was received. While objects still come, that something else is at work, or that some are not read at
-    the end, is no error: the next pause does it."""
+    """Read what was received. That another process is at work, or has written down files that it did not read yet, is
+    no error while objects still come: the next pause does it."""
     for name, exports in (("ingest", (export_id,)), ("assemble", ())):
         try:
             with show.progress(name, quiet=settings.quiet) as progress:

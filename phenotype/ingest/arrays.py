@@ -101,7 +101,9 @@ def _slice(i: InstanceRow) -> Slice:
 
 
 def _single(i: InstanceRow, radiograph: bool) -> Assembled:
-    kind = "radiograph" if radiograph and i.frames == 1 else "frames"
+    # what the detector measured, before it was made into a picture, comes beside the picture and looks like none
+    raw = i.sop_class.endswith("ForProcessing")
+    kind = "radiograph" if radiograph and i.frames == 1 and not raw else "frames"
     return Assembled(kind, (i.id,), i.view, i.frames, i.rows, i.columns, i.spacing or (), None, {})
 
 

@@ -18,18 +18,20 @@ from db.tables import (
     ExportFile,
     ExportRecord,
     Instance,
+    Patient,
     Report,
     Series,
     Study,
     VaultExportFile,
     VaultInstance,
     VaultListedImage,
+    VaultPatient,
 )
 from db.write import delete_rows, insert_rows
 from phenotype.executors import Refused
 from phenotype.identity import content_hash
 from phenotype.ingest.contents import DicomFile, PictureFile, Read, Record, Records
-from phenotype.ingest.rows import Rows, add_object, add_report, picture_head, place, report_id
+from phenotype.ingest.rows import Place, Rows, add_object, add_report, picture_head, place, report_id, somebody_else
 
 CHUNK = 5000  # files in one transaction of the ledger, ids in one IN (...)
 NOT_LISTED = "not_listed"  # the reason of a picture that stands in no table
@@ -164,7 +166,7 @@ class Batch:
         self, heads: dict[str, tuple[DicomFile, str]], hashes: dict[str, str], states: dict[str, dict[str, Any]]
     ) -> None:
         """Each object as an instance, a duplicate of one, or a conflict with one: nothing is overwritten."""
-        places = {f: place(self.key, hashes[f], head, namespace) for f, (head, namespace) in heads.items()}
+        places = self._places(heads, hashes)
         known = self._known({head.sop_uid for head, _ in heads.values()})
         owners = self._owners({at.study for at in places.values()})
         for file_id, at in places.items():
@@ -188,6 +190,19 @@ class Batch:
             under.append(own)
             add_object(self.rows, self.key, file_id, at, head, owner[0])
         self._forget(set(states), {row["id"] for row in self.rows.of[Instance].values()})
+
+    def _places(self, heads: dict[str, tuple[DicomFile, str]], hashes: dict[str, str]) -> dict[str, Place]:
+        """Where each object belongs; a second person under one number is a patient of their own."""
+        places = {f: place(self.key, hashes[f], head, namespace) for f, (head, namespace) in heads.items()}
+        query = select(Patient.id, VaultPatient.birth_date, Patient.sex).join(VaultPatient)
+        query = query.where(Patient.id.in_({at.patient for at in places.values()}))
+        people = {patient: (born, sex) for patient, born, sex in self.session.execute(query)}
+        for file_id, at in places.items():
+            head, namespace = heads[file_id]
+            if somebody_else(people.setdefault(at.patient, (head.birth_date, head.sex)), head):
+                person = (head.birth_date[:4], head.sex)
+                places[file_id] = place(self.key, hashes[file_id], head, namespace, person)
+        return places
 
     def _known(self, uids: set[str]) -> dict[str, list[_Known]]:
         """UID -> the instances under it, in the order of their files."""

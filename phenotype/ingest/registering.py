@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +49,8 @@ def register(database: Database, source: Path, home: Path | None = None, limits:
         return None if home is None else home.resolve() / "spool" / f"{file_id(key, export_id, found)}.tar"
 
     new = 0
-    for chunk in chunks(sources.files(source, limits)):
+    own = _ours(database, home, source)
+    for chunk in chunks(found for found in sources.files(source, limits) if not found.ref.path.startswith(own)):
         ids = [file_id(key, export_id, found) for found in chunk]
         with database.reading() as session:
             stands = select(ExportFile.id, ExportFile.reason).where(ExportFile.id.in_(ids))
@@ -75,6 +77,15 @@ def register(database: Database, source: Path, home: Path | None = None, limits:
     with database.reading() as session:
         of_it = select(func.count()).select_from(ExportFile).where(ExportFile.export_id == export_id)
         return Registered(export_id, session.scalar(of_it) or 0, new)
+
+
+def _ours(database: Database, home: Path | None, source: Path) -> tuple[str, ...]:
+    """How the paths begin of what is no delivery: the database with its journals, which `phenotype ingest .` finds too,
+    and the folder beside it, unless that is what was named, as what a live PACS has sent is."""
+    own = [str(database.path.resolve())] if database.path else []
+    if home is not None and not source.resolve().is_relative_to(home.resolve()):
+        own.append(f"{home.resolve()}{os.sep}")
+    return tuple(own)
 
 
 def file_id(key: bytes, export_id: str, found: Found) -> str:

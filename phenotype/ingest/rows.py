@@ -55,7 +55,7 @@ class Place:
     pixels: str  # keyed hash
 
 
-def place(key: bytes, content: str, head: DicomFile, namespace: str = "") -> Place:
+def place(key: bytes, content: str, head: DicomFile, namespace: str = "", person: tuple[str, ...] = ()) -> Place:
     """Where an object belongs.
 
     Its own surrogate comes from its UID, its pixels and what decides its place: an object sent again, in other bytes
@@ -65,7 +65,8 @@ def place(key: bytes, content: str, head: DicomFile, namespace: str = "") -> Pla
     """
     patient, study, series = _place(
         key, namespace, head.issuer, head.patient_number, head.study_uid, head.series_uid, head.modality,
-        head.series_number, head.frame_of_reference, *("" if head.study_uid else part for part in _examination(head)),
+        head.series_number, head.frame_of_reference, person,
+        *("" if head.study_uid else part for part in _examination(head)),
     )  # fmt: skip
     decides = (
         *(head.sop_class, head.number, head.rows, head.columns, head.frames, head.localiser),
@@ -76,12 +77,20 @@ def place(key: bytes, content: str, head: DicomFile, namespace: str = "") -> Pla
     return Place(patient, study, series, instance, pixels)
 
 
+def somebody_else(known: tuple[str, str], head: DicomFile) -> bool:
+    """Whether an object under a patient's number is of another person than the one known by (birth date, sex): both the
+    year of birth and the sex must differ, since either alone is mistyped often enough."""
+    born, sex = known
+    told = head.birth_date[:4]
+    return bool(born and sex and told and head.sex) and born[:4] != told and sex != head.sex
+
+
 @lru_cache(maxsize=4096)  # the thousand slices of a study ask the same
 def _place(
     key: bytes, namespace: str, issuer: str, number: str, study_uid: str, series_uid: str, modality: str,
-    series_number: str, frame_of_reference: str, *examination: str,
+    series_number: str, frame_of_reference: str, person: tuple[str, ...], *examination: str,
 ) -> tuple[str, str, str]:  # fmt: skip
-    where = (namespace, issuer, number)
+    where = (namespace, issuer, number, *person)
     if study_uid:
         study = surrogate(key, "study", study_uid)
     else:

@@ -17,7 +17,10 @@ from phenotype.ingest import spool
 TARS = frozenset((".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst"))
 ARCHIVES = TARS | SUFFIXES | {".zip", ".7z", ".rar"}  # or single files, compressed: that is looked into
 SYSTEM = frozenset({".ds_store", "thumbs.db", "desktop.ini", "ehthumbs.db"})
-VIEWERS = frozenset((".exe", ".dll", ".inf", ".bat", ".jar", ".js", ".css", ".htm", ".html", ".ico"))  # come on discs
+_ON_DISCS = (
+    "exe dll ocx so dylib msi cab jar class bat cmd sh inf ini cfg properties chm hlp js css htm html ico gif svg"
+)
+VIEWERS = frozenset(f".{suffix}" for suffix in f"{_ON_DISCS} ttf woff woff2 lnk url".split())
 TABLES = frozenset(
     {".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet", ".xml"}  # may list pictures by name
     | {".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zst", ".tsv.gz"}

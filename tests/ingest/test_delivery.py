@@ -126,3 +126,15 @@ def test_names_of_text_files_are_told_to_the_stage(database, run, tmp_path):
         assert session.execute(select(VaultReport.patient_number, VaultReport.accession)).all() == [("P9", "17")]
     with pytest.raises(Refused, match="write names as in"):
         run(tmp_path / "a", names="{doctor}.txt")
+
+
+def test_the_database_is_not_part_of_the_delivery_it_lies_in(database, tmp_path):
+    here = database.path.parent
+    folder(here, r_csv=ENGLISH)
+    home = here / "x.files"
+    take_in(Ingest(), database, home, sources=[here])
+    folder(home, left_csv=ENGLISH)
+    take_in(Ingest(), database, home, sources=[here])
+    assert states(database) == {"ingested": 1}
+    take_in(Ingest(), database, home, sources=[home])  # named itself, it is one
+    assert states(database) == {"duplicate": 1, "ingested": 1, "quarantined": 1}  # and the lock that lies in it

@@ -559,3 +559,26 @@ def test_only_vault_tables_have_columns_of_personal_data():
     suspicious |= {"study_uid", "series_uid", "sop_instance_uid", "description", "issuer"}
     for name, table_ in Base.metadata.tables.items():
         assert name.startswith("vault") or not suspicious & set(table_.columns.keys()), name
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a"), ("a", "b", "c")])
+def test_two_people_under_one_number_are_two_patients(database, ingest, tmp_path, order):
+    people = {
+        "a": {"PatientBirthDate": "19410401", "PatientSex": "F", "AccessionNumber": "A1"},
+        "b": {"PatientBirthDate": "19720115", "PatientSex": "M", "AccessionNumber": "A2"},
+        "c": {"PatientBirthDate": "19140401", "PatientSex": "F", "AccessionNumber": "A3"},
+    }
+    for name in order:
+        ingest(database, put(tmp_path / name, {f"{name}.dcm": dicom(name, **people[name])}))
+    assert count(database, Patient) == 2 and count(database, Study) == len(order)
+    query = select(VaultStudy.accession, Study.patient_id).join(Study, Study.id == VaultStudy.study_id)
+    whose = dict(values(database, query))
+    assert whose["A1"] != whose["A2"]
+    assert whose.get("A3", whose["A1"]) == whose["A1"]  # one slip of the keyboard is no other person
+
+
+def test_what_the_detector_measured_is_no_radiograph(database, ingest, tmp_path):
+    raw = dicom("raw", SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1.1", Modality="DX")
+    shown = dicom("shown", shade=2, SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1", Modality="DX")
+    ingest(database, put(tmp_path / "e", {"a.dcm": raw, "b.dcm": shown}))
+    assert sorted(values(database, select(Image.kind))) == [("frames",), ("radiograph",)]

@@ -117,7 +117,7 @@ class _Session(requests.Session):
             here, there = urlsplit(resp.url), urlsplit(target)
             if there.netloc and (here.scheme, here.netloc.lower()) != (there.scheme, there.netloc.lower()):
                 raise PacsError("redirect")
-            resp._content, resp._content_consumed = b"", True  # type: ignore[attr-defined]  # nobody looks into it
+            resp._content, resp._content_consumed = b"", True  # nobody looks into it
         return target
 
 

@@ -228,7 +228,7 @@ def identity(path: Path) -> Identity:
     with encoding.quiet(), contextlib.suppress(Exception):
         stream = BytesIO(head)
         stream.seek(132)
-        meta = _uids(stream, False, True, _SYNTAX)
+        meta = _uids(stream, False, True, 0x0002FFFF)
         if meta.get(_SYNTAX) in encoding.DEFLATED:  # as little of what it inflates to
             body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head[stream.tell() :], HEAD)
             uids = _uids(BytesIO(body), False, True, _SERIES)

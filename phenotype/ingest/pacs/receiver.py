@@ -9,9 +9,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import SHUT_RDWR
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -39,6 +40,9 @@ _STATUS = {
     "other_instance": CANNOT_UNDERSTAND,  # the object is not the one that was announced
 }
 PDU = 1 << 17  # bytes; the default of 16 kB costs a third of the speed
+MOST_PDU = 1 << 20  # bytes; some senders ask for an association in long ones, or do not keep to ours
+MOST_HELD = 16 << 20  # bytes of a message that is no object to store: commitment of 100 000 objects
+MOST_QUEUED = 16  # messages of one sender that wait for their turn; it should wait for each answer
 GRACE = 30.0  # seconds that objects under way have to come to their end
 
 
@@ -91,6 +95,7 @@ class Receiver:
         self._busy_at = time.monotonic()
         self._pending: deque[_Entry] = deque()
         self._commit, self._count = threading.Lock(), threading.Lock()
+        self._silent: deque[Any] = deque()  # connections that may not have asked for an association yet
 
     def idle_seconds(self) -> float:
         """How long nothing has come."""
@@ -186,8 +191,35 @@ class Receiver:
             return "disk_full" if "full" in str(getattr(error, "orig", "")) else "database"
         return ""
 
+    def on_open(self, event: evt.Event) -> None:
+        """Bound what a connection may cost that says no more, or announces more than a PDU can be: pynetdicom waits for
+        ever, and reads as much as it is told to."""
+        line: Any = event.assoc.dul.socket
+        line.socket.settimeout(self.service.timeout)
+        receive = line.recv
+        line.recv = lambda size: receive(size) if size <= MOST_PDU else bytearray()
+        with self._count:
+            self._silent = deque(one for one in self._silent if not one.is_established)
+            self._silent.append(event.assoc)
+            # those who ask do so at once: who is silent makes room for who comes
+            longest = self._silent.popleft() if len(self._silent) > self.service.associations else None
+        if longest is not None:
+            with suppress(OSError, AttributeError):  # it has gone by itself
+                longest.dul.socket.socket.shutdown(SHUT_RDWR)
+
+    def on_data(self, event: evt.Event) -> None:
+        """End a connection that fills the memory: of messages only objects to store are large, and they go to the
+        disk."""
+        line: Any = event.assoc.dul.socket
+        dimse = event.assoc.dimse
+        held = (dimse.message.data_set, dimse.message.encoded_command_set) if dimse.message is not None else ()
+        if dimse.msg_queue.qsize() > MOST_QUEUED or any(part is not None and part.tell() > MOST_HELD for part in held):
+            line.close()
+
     def on_close(self, event: evt.Event) -> None:
         """A connection ended: what was on its way in it will not be completed."""
+        if event.assoc.requestor.primitive is None:  # it asked for nothing, and its thread would still wait for that
+            event.assoc.dul.to_user_queue.put(None)
         self._busy_at = time.monotonic()
         for name, spooled in list(self._on_their_way.items()):
             if spooled.thread == threading.get_ident():
@@ -232,13 +264,15 @@ def receiving(database: Database, inbox: Inbox, service: Service) -> Iterator[Re
     except ValueError:
         raise Refused("aet", "an AE title has 1 to 16 characters of ASCII") from None
     entity.maximum_pdu_size = PDU
-    entity.maximum_associations = service.associations
+    entity.maximum_associations = 2 * service.associations  # pynetdicom counts those in who did not ask yet
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = service.timeout
     entity.add_supported_context(Verification)
     if service.peers:
         entity.add_supported_context(StorageCommitmentPushModel)
     handlers: Any = [
         (evt.EVT_C_STORE, receiver.on_store),
+        (evt.EVT_CONN_OPEN, receiver.on_open),
+        (evt.EVT_DATA_RECV, receiver.on_data),
         (evt.EVT_CONN_CLOSE, receiver.on_close),
         (evt.EVT_N_ACTION, commit_later, [entity, receiver]),
     ]
