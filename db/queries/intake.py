@@ -149,6 +149,9 @@ UNION ALL SELECT 'burned_in', i.burned_in, e.modality, count(*) FROM instance i 
 WHERE i.burned_in IN ('declared', 'likely') GROUP BY 2, 3
 UNION ALL SELECT 'lossy', '', e.modality, count(*) FROM instance i JOIN series e ON e.id = i.series_id
 WHERE i.lossy GROUP BY 3
+UNION ALL SELECT 'same_number', '', '', count(*) FROM (
+  SELECT 1 FROM vault_patient WHERE record_number <> ''
+  GROUP BY upper(ltrim(trim(record_number), '0')) HAVING count(*) > 1) AS shared HAVING count(*) > 0
 ORDER BY 4 DESC, 1, 2, 3
 """
     return [Check(*row) for row in session.execute(text(query))]

@@ -95,3 +95,18 @@ def test_sizes_for_people():
         "52.7 MB",
         "4.0 TB",
     ]
+
+
+def test_a_number_of_several_pseudonyms_is_counted(filled):
+    def shared():
+        with filled.reading() as session:
+            return [c.count for c in intake.checks(session) if c.what == "same_number"]
+
+    assert shared() == []
+    with filled.writing() as session:
+        one, other = session.execute(text("SELECT patient_id FROM vault_patient ORDER BY 1 LIMIT 2")).scalars()
+        for patient, number in ((one, "0815"), (other, "815")):
+            session.execute(
+                text("UPDATE vault_patient SET record_number = :n WHERE patient_id = :p"), {"n": number, "p": patient}
+            )
+    assert shared() == [1]

@@ -108,7 +108,7 @@ class _Session(requests.Session):
                 if len(body) > MOST:
                     response.close()
                     raise PacsError("too_large")
-            response._content, response._content_consumed = bytes(body), True  # type: ignore[attr-defined]
+            response._content, response._content_consumed = bytes(body), True
         return response
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
