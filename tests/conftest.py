@@ -14,6 +14,28 @@ import db.session
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
+# Files that take longest begin first, so that none of them is what everything else has to wait for at the end; xdist is
+# told not to put those with the most tests first (--no-loadscope-reorder).
+LONG = (
+    "test_stage_contract.py",
+    "test_abuse_kills.py",
+    "test_abuse_mutants.py",
+    "test_abuse_many.py",
+    "test_abuse_people.py",
+    "test_abuse_disks.py",
+    "test_pacs_pull.py",
+    "test_pacs_receive.py",
+    "test_pacs_formats.py",
+    "test_real_export.py",
+    "test_postgres.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of the files."""
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -123,7 +123,9 @@ def add_delivery(rows: Rows) -> None:
     transfer = {"export_id": FOLDER, "expected": 2, "attempts": 1, "changed_at": NOW}
     rows.add(t.Transfer, id="a" * 16, state="received", received=2, **transfer)
     rows.add(t.VaultTransfer, transfer_id="a" * 16, study_uid=f"{UID}.1", series_uid=f"{UID}.1.1")
-    rows.add(t.VaultAccess, id="b" * 16, at=NOW + timedelta(seconds=7), who="quastenflosser", way="files", what="2 paths")
+    rows.add(
+        t.VaultAccess, id="b" * 16, at=NOW + timedelta(seconds=7), who="quastenflosser", way="files", what="2 paths"
+    )
     files: list[tuple[object, str, str, str, str, object]] = [
         (case.number, "dicom", "ingested", "", f"IM{case.number:06d}", None) for case in CASES
     ]

@@ -138,11 +138,13 @@ def leaks(places, words):
 
 def begun(content, forms):
     """Those whose first four bytes are there: few, so that not all of them need be looked for one by one."""
-    there = np.unique(
-        np.concatenate([np.frombuffer(content[n : n + (len(content) - n) // 4 * 4], "<u4") for n in range(4)])
-    )
-    starts = np.frombuffer(b"".join(spelled[:4] for _, spelled in forms), "<u4")
-    return [form for form, found in zip(forms, np.isin(starts, there), strict=True) if found]
+    starts = np.unique(np.frombuffer(b"".join(spelled[:4] for _, spelled in forms), "<u4"))
+    there = set()
+    for offset in range(min(4, len(content))):
+        windows = np.frombuffer(content, "<u4", count=(len(content) - offset) // 4, offset=offset)
+        places = np.clip(np.searchsorted(starts, windows), 0, len(starts) - 1)
+        there.update(np.unique(windows[starts[places] == windows]).tolist())
+    return [(way, spelled) for way, spelled in forms if int.from_bytes(spelled[:4], "little") in there]
 
 
 def stands_alone(number, content):

@@ -24,8 +24,8 @@ def add(database, **texts):
     with database.writing() as session:
         for report, told in texts.items():
             words, language = told if isinstance(told, tuple) else (told, "")
-            told = {"language": language, "thread": report, "length": len(words)}
-            session.add(Report(id=report, study_id=STUDY[1], file_id=TABLE_FILE, **told))
+            version = {"language": language, "thread": report, "length": len(words)}
+            session.add(Report(id=report, study_id=STUDY[1], file_id=TABLE_FILE, **version))
             session.flush()
             session.add(VaultReport(report_id=report, accession="", text=words))
 

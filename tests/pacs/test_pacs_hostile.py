@@ -1,4 +1,4 @@
-"""Peers that mean harm: to the memory, the disk, the service, the terminal. Each with a control without the guard."""
+"""Peers that mean harm: to the memory, the disk, the service, the terminal. Where cheap, with the guard taken away."""
 
 import gzip
 import socket
@@ -245,8 +245,11 @@ def test_an_answer_that_inflates_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_comes_with_a_redirect_is_not_read() -> None:
-    with _answers(302, {"Location": "/elsewhere", "Content-Length": "1000000000000"}, b"x") as pacs:
+    with _answers(302, {"Location": "/elsewhere"}, bytes(32 * MB)) as pacs:
+        tracemalloc.start()
         assert list(pacs.search(Query(accession="A1"))) == []
+        assert tracemalloc.get_traced_memory()[1] < 8 * MB
+        tracemalloc.stop()
 
 
 def test_a_server_does_not_say_how_long_to_sleep() -> None:
