@@ -13,9 +13,11 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
+from tempfile import gettempdir
 
 MAX_MEMBERS, MAX_BYTES, RATIO = 1000, 64 << 20, 200
 BODY = b"a body " * 20
+OUTSIDE = f"{gettempdir()}/escaped"
 
 Case = tuple[str, bytes, Counter[str]]
 
@@ -136,7 +138,7 @@ def zips() -> dict[str, tuple[bytes, dict[str, int]]]:
         "slip": (make_zip(("../../../escaped", BODY)), read),
         "slip with backslashes": (named_zip(b"..\\..\\escaped"), read),
         "slip within": (make_zip(("a/b/../../../../escaped", BODY)), read),
-        "absolute": (make_zip(("/tmp/escaped", BODY)), read),
+        "absolute": (make_zip((OUTSIDE, BODY)), read),
         "drive letter": (named_zip(b"C:\\escaped"), read),
         "share": (named_zip(b"\\\\server\\share\\escaped"), read),
         "device of Windows": (make_zip(("CON", BODY), ("nul.dcm", BODY)), {"archive": 1, "read": 2}),
@@ -233,7 +235,7 @@ def tars() -> dict[str, tuple[bytes, dict[str, int]]]:
         "sound": (GOOD + member(b"b") + END, both),
         "sound, of 1979": (member(b"v7", magic=bytes(8)) + END, read),
         "slip": (member(b"../../../escaped") + END, read),
-        "absolute": (member(b"/tmp/escaped") + END, read),
+        "absolute": (member(OUTSIDE.encode()) + END, read),
         "slip in the prefix": (member(b"escaped", prefix=b"../..") + END, read),
         "slip in a pax name": (pax(("path", "../../escaped")) + GOOD + END, read),
         "slip in a long name": (member(b"././@LongLink", b"../../escaped\0", b"L") + GOOD + END, read),
