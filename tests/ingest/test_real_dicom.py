@@ -131,7 +131,7 @@ def test_every_real_file_has_its_outcome(real: Path, database: Database, ingest:
         for path, member, state, reason in session.execute(
             query.join(ExportFile, ExportFile.id == VaultExportFile.file_id)
         ):
-            folder = Path(path).relative_to(real).parts[0]
+            folder = Path(path).relative_to(real.resolve()).parts[0]
             kind = "in archive" if member else ".zst" if path.endswith(".zst") else ""
             outcomes[folder, kind, state, reason] += 1
         images = {image.id: image for image in session.scalars(select(Image))}
