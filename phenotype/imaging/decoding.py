@@ -131,7 +131,7 @@ def _from_codestreams(head: Header) -> NDArray[Any]:
     if all(tables):
         options["extended_offsets"] = tuple(head.where.body[span[1] : span[2]] for span in tables if span)
     syntax = head.where.transfer_syntax
-    failed: Exception = NotImplementedError()
+    failed: Exception = RuntimeError("no plugin")
     for plugin in _plugins(syntax, options["bits_stored"] or 8):
         try:
             pixels: NDArray[Any] = _decoder(syntax).as_array(source, decoding_plugin=plugin, **options)[0]
