@@ -15,8 +15,8 @@ from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
 from phenotype.models import base
-from phenotype.models.autoencoder import decoder, encoder
 from phenotype.models.base import REDUCTIONS, Reduction, dissimilarity_map, one_of, reduce_map, residual_map
+from phenotype.models.networks import decoder, encoder
 
 Term = Literal["combined", "residual", "feature", "ssim"]
 TERMS: tuple[Term, ...] = ("combined", "residual", "feature", "ssim")
@@ -83,7 +83,7 @@ class FAnoGAN(base.ImageModel):
     def _gan_steps(self, steps: int) -> int:
         return round(steps * self.recipe.gan_share)
 
-    def forward(self, update: str, x: Tensor, random: Generator) -> dict[str, Tensor]:
+    def forward(self, update: str, x: Tensor, random: Generator, y: Tensor | None = None) -> dict[str, Tensor]:
         if update == "encoder":
             return self._encoder_losses(x)
         z = torch.randn(len(x), self.recipe.latent, generator=random).to(x.device)
@@ -125,12 +125,12 @@ class FAnoGAN(base.ImageModel):
         z: Tensor = self.encoder(x)
         return z
 
-    def _score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _score(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
         again = self.generator(self.encoder(x))
         residual = residual_map(x, again)
         if self.recipe.term == "ssim":
-            return reduce_map(dissimilarity_map(x, again), self.recipe.reduction), residual
-        squared = reduce_map(residual**2, self.recipe.reduction)
+            return reduce_map(dissimilarity_map(x, again), self.recipe.reduction, inside), residual
+        squared = reduce_map(residual**2, self.recipe.reduction, inside)
         if self.recipe.term == "residual":
             return squared, residual
         feature = ((self._features(x) - self._features(again)) ** 2).mean(1)

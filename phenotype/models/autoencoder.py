@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
 from phenotype.models import base
-from phenotype.models.base import REDUCTIONS, Reduction, dissimilarity_map, halvings, one_of, reduce_map, residual_map
+from phenotype.models.base import REDUCTIONS, Reduction, dissimilarity_map, one_of, reduce_map, residual_map
+from phenotype.models.networks import decoder, encoder
 from phenotype.models.ssim import ssim_map
 
 Term = Literal["residual", "ssim", "both"]
@@ -37,38 +38,6 @@ class AutoencoderRecipe(base.Recipe):
         one_of(self.reduction, REDUCTIONS, "reduction")
 
 
-def channels(width: int, size: int) -> list[int]:
-    """Channels after each halving of an image of `size` pixels down to 4 x 4."""
-    return [min(width * 2**level, 4 * width) for level in range(halvings(size))]
-
-
-def encoder(size: int, width: int, out: int, *, norm: bool = True, slope: float = 0.2) -> nn.Sequential:
-    """Images (n, 1, size, size) -> (n, out): strided convolutions down to 4 x 4, then one linear layer."""
-    layers: list[nn.Module] = []
-    before = 1
-    for after in channels(width, size):
-        layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1))
-        # Groups, not batches: a batch norm would let the images of a batch see each other.
-        if norm:
-            layers.append(nn.GroupNorm(max(1, after // 8), after))
-        layers.append(nn.LeakyReLU(slope))
-        before = after
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * 16, out))
-
-
-def decoder(size: int, width: int, latent: int) -> nn.Sequential:
-    """Codes (n, latent) -> images (n, 1, size, size) in [0, 1]: the mirror image of `encoder`."""
-    widths = channels(width, size)[::-1]
-    layers: list[nn.Module] = [nn.Linear(latent, widths[0] * 16), nn.Unflatten(1, (widths[0], 4, 4))]
-    for before, after in zip(widths, [*widths[1:], 1], strict=True):
-        layers += [
-            nn.GroupNorm(max(1, before // 8), before),
-            nn.ReLU(),
-            nn.ConvTranspose2d(before, after, 4, stride=2, padding=1),
-        ]
-    return nn.Sequential(*layers, nn.Sigmoid())
-
-
 class Autoencoder(base.ImageModel):
     """Convolutional autoencoder with a small code, trained on squared error and 1 - SSIM.
 
@@ -78,17 +47,18 @@ class Autoencoder(base.ImageModel):
 
     name: ClassVar[str] = "cae"
     recipe_type: ClassVar[type[base.Recipe]] = AutoencoderRecipe
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     recipe: AutoencoderRecipe
 
     def __init__(self, recipe: AutoencoderRecipe) -> None:
         super().__init__(recipe)
-        self.encoder = encoder(recipe.size, recipe.width, recipe.latent)
-        self.decoder = decoder(recipe.size, recipe.width, recipe.latent)
+        self.encoder = encoder(recipe.size, recipe.width, recipe.latent, dims=recipe.dims)
+        self.decoder = decoder(recipe.size, recipe.width, recipe.latent, dims=recipe.dims)
 
     def optimizers(self, learning_rate: float) -> dict[str, Optimizer]:
         return {"autoencoder": Adam(self.parameters(), lr=learning_rate)}
 
-    def forward(self, update: str, x: Tensor, random: Generator) -> dict[str, Tensor]:
+    def forward(self, update: str, x: Tensor, random: Generator, y: Tensor | None = None) -> dict[str, Tensor]:
         reconstructed = self.decoder(self.encoder(x))
         squared = functional.mse_loss(reconstructed, x)
         dissimilarity = 1.0 - ssim_map(x, reconstructed).mean()
@@ -103,14 +73,18 @@ class Autoencoder(base.ImageModel):
         code: Tensor = self.encoder(x)
         return code
 
-    def _score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def pictures(self, x: Tensor, random: Generator) -> dict[str, Tensor]:
+        again = self.decoder(self.encoder(x))
+        return {"images": x.squeeze(1), "reconstructed": again.squeeze(1)}
+
+    def _score(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
         reconstructed = self.decoder(self.encoder(x))
-        score = reduce_map(error_map(x, reconstructed, self.recipe.term), self.recipe.reduction)
+        score = reduce_map(error_map(x, reconstructed, self.recipe.term), self.recipe.reduction, inside)
         return score, error_map(x, reconstructed, self.recipe.map_term)
 
 
 def error_map(x: Tensor, reconstructed: Tensor, term: Term) -> Tensor:
-    """Reconstruction error at each pixel (n, h, w): absolute residual, 1 - SSIM, or their mix."""
+    """Reconstruction error at each pixel (n, *spatial): absolute residual, 1 - SSIM, or their mix."""
     if term == "residual":
         return residual_map(x, reconstructed)
     if term == "ssim":

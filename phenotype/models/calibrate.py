@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.stats import rankdata
 
-from phenotype.models.base import ImageModel, Source
+from phenotype.models.base import ImageModel, Source, ToldSource
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -67,7 +68,7 @@ def calibrate(model: ImageModel, held_out: Source, training: Source, batch_size:
     seen = set(digests(training))
     scores: list[float] = []
     brightness: list[float] = []
-    mean = np.zeros((model.recipe.size,) * 2)
+    mean = np.zeros(model.recipe.shape)
     squares = np.zeros_like(mean)
     for images, batch_scores, maps in score_source(model, held_out, batch_size):
         for image, score, anomaly_map in zip(images, batch_scores, maps, strict=True):
@@ -94,9 +95,8 @@ def calibrate(model: ImageModel, held_out: Source, training: Source, batch_size:
 
 def score_source(model: ImageModel, images: Source, batch_size: int = 64) -> Iterator[tuple[Float32, Float64, Float32]]:
     """Score images in order, by batches, on the model's device: images (n, 1, h, w), scores (n,), maps (n, h, w)."""
-    device = next(model.parameters()).device
     for batch in batches(images, batch_size):
-        scores, maps = model.score(torch.from_numpy(batch).to(device))
+        scores, maps = model.score(torch.from_numpy(batch).to(model.device))
         yield batch, scores.cpu().numpy().astype(np.float64), maps.cpu().numpy()
 
 
@@ -115,11 +115,15 @@ def _digest(image: Float32) -> bytes:
     return hashlib.sha256(image.tobytes()).digest()
 
 
-def data_hash(images: Source) -> str:
-    """SHA-256 of all images of a source, in order."""
+def data_hash(images: Source | ToldSource, told: bool = False) -> str:
+    """SHA-256 of all images of a source, in order; with what it tells beside them, where that is `told`."""
     digest = hashlib.sha256()
     for batch in batches(images):
         digest.update(batch.tobytes())
+    if told:
+        for start in range(0, len(images), 256):
+            indices = np.arange(start, min(start + 256, len(images)))
+            digest.update(np.ascontiguousarray(cast(ToldSource, images).targets(indices)).tobytes())
     return digest.hexdigest()
 
 

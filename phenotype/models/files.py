@@ -129,7 +129,7 @@ def save_model(
         "format": FORMAT,
         "name": model.name,
         "recipe": asdict(model.recipe),
-        "input": {"channels": 1, "size": model.recipe.size, "range": [low, high]},
+        "input": {"channels": 1, "shape": list(model.recipe.shape), "range": [low, high]},
         "training": dict(extra),
         "weights": write_tensors(folder / "model.safetensors", model.state_dict()),
     }

@@ -24,16 +24,17 @@ def _blurring(length: int) -> Tensor:
 
 
 def blur(x: Tensor) -> Tensor:
-    """Gaussian mean (sigma 1.5, 11 x 11) of images (..., h, w) of the same size, mirrored at the borders.
+    """Gaussian mean (sigma 1.5, 11 a side) of images (n, c, *spatial), of the same size, mirrored at the borders.
 
-    As two matrix products: at these sizes faster than convolutions, above all backwards.
+    As a matrix product along each axis: at these sizes faster than convolutions, above all backwards.
     """
-    h, w = x.shape[-2:]
-    return _blurring(h).to(x) @ x @ _blurring(w).to(x).T
+    for axis in range(2, x.ndim):
+        x = (x.transpose(axis, -1) @ _blurring(x.shape[axis]).to(x).T).transpose(axis, -1)
+    return x
 
 
 def ssim_map(a: Tensor, b: Tensor, data_range: float = 1.0) -> Tensor:
-    """Structural similarity of `a` and `b` (n, 1, h, w) around each pixel: (n, 1, h, w), 1 where they are equal.
+    """Structural similarity of `a` and `b` (n, 1, *spatial) around each pixel, in their shape: 1 where they are equal.
 
     Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity"; the full map equals
     scikit-image's with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.

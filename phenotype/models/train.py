@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch.optim import Optimizer
 
 from phenotype.models import checkpoint
-from phenotype.models.base import ImageModel, Source
+from phenotype.models.base import ImageModel, Source, ToldSource
 from phenotype.models.calibrate import data_hash
 from phenotype.models.files import ModelFileError, load_model, read_training, save_model, tensors_hash
 
@@ -82,8 +82,17 @@ def train(
     `source` and `progress` must be picklable. `threads` are torch's while training: sums of floats depend on them.
     Raises TrainingDiverged (a ValueError) when a loss is not finite.
     """
-    if min(steps, batch_size, checkpoint_every, devices, threads) < 1 or not len(source):
-        raise ValueError("training needs images, and at least 1 step, image a batch, device and thread")
+    if min(batch_size, checkpoint_every, devices, threads) < 1 or not len(source):
+        raise ValueError("training needs images, and at least 1 image a batch, device and thread")
+    optimized = bool(model.optimizers(learning_rate))
+    if optimized != (steps > 0):
+        raise ValueError(
+            f"{model.name} learns in steps: at least 1 is needed"
+            if optimized
+            else f"{model.name} is computed from all images at once: it takes 0 steps, not {steps}"
+        )
+    if model.told != "nothing" and not hasattr(source, "targets"):
+        raise ValueError(f"{model.name} must be told {model.told} beside the images, and this source tells nothing")
     if batch_size % devices:
         raise ValueError(f"a batch of {batch_size} cannot be shared by {devices} devices")
     plan = Plan(
@@ -91,7 +100,7 @@ def train(
         recipe=asdict(model.recipe),
         initial_weights=tensors_hash(model.state_dict()),
         images=len(source),
-        data=data_hash(source),
+        data=data_hash(source, told=model.told != "nothing"),
         steps=steps,
         batch_size=batch_size,
         seed=seed,
@@ -157,7 +166,7 @@ def _loop(
     rank, world = fabric.global_rank, fabric.world_size
     optimizers = model.optimizers(plan.learning_rate)
     learning_rates = {name: [group["lr"] for group in one.param_groups] for name, one in optimizers.items()}
-    wrapped, *prepared = fabric.setup(model, *optimizers.values())
+    wrapped, *prepared = fabric.setup(model, *optimizers.values()) if optimizers else (model,)
     movers = dict(zip(optimizers, prepared, strict=True))
     order = Order(len(source), plan.batch_size, plan.seed)
     start, log_size = checkpoint.restore(folder, asdict(plan), model, optimizers)
@@ -165,8 +174,9 @@ def _loop(
     with _torch_settings(machine["threads"]), Log(folder / "log.jsonl" if rank == 0 else None, log_size) as log:
         model.train()
         for step in range(start, plan.steps):
-            images = np.ascontiguousarray(source.take(order.indices(step)[rank::world]), dtype=np.float32)
-            x = fabric.to_device(torch.from_numpy(images))
+            indices = order.indices(step)[rank::world]
+            x = fabric.to_device(torch.from_numpy(np.ascontiguousarray(source.take(indices), dtype=np.float32)))
+            y = _told(fabric, model, source, indices)
             random = _randomness(plan.seed, step, rank)
             losses: dict[str, float] = {}
 
@@ -176,7 +186,7 @@ def _loop(
                 for group, learning_rate in zip(movers[update].param_groups, learning_rates[update], strict=True):
                     group["lr"] = learning_rate * rate
                 movers[update].zero_grad(set_to_none=True)
-                figures = wrapped(update, x, random)
+                figures = wrapped(update, x, random, y)
                 fabric.backward(figures["loss"])
                 movers[update].step()
                 losses |= {f"{update}/{key}": value.item() for key, value in figures.items()}
@@ -196,6 +206,9 @@ def _loop(
                     log_size=log.sync(),
                 )
         log.sync()
+        torch.manual_seed(plan.seed)
+        with torch.no_grad():
+            model.eval().fit(source, plan.seed)
 
     model.requires_grad_(True)
     _agree(fabric, model)
@@ -265,17 +278,28 @@ def _randomness(seed: int, step: int, rank: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
+def _told(fabric: Any, model: ImageModel, source: Source, indices: npt.NDArray[np.int64]) -> torch.Tensor | None:
+    """What the source tells of these images, for a model that asks."""
+    if model.told == "nothing":
+        return None
+    targets = np.ascontiguousarray(cast(ToldSource, source).targets(indices))
+    moved: torch.Tensor = fabric.to_device(torch.from_numpy(targets))
+    return moved
+
+
 def _let_only_move(update: str, optimizers: Mapping[str, Optimizer]) -> None:
     """Gradients only for the parameters of `update`: cheaper, and the others cannot change."""
-    for name, optimizer in optimizers.items():
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.requires_grad_(name == update)
+    for moving in (False, True):  # in this order: a parameter may belong to several
+        for name, optimizer in optimizers.items():
+            if (name == update) == moving:
+                for group in optimizer.param_groups:
+                    for parameter in group["params"]:
+                        parameter.requires_grad_(moving)
 
 
 def _agree(fabric: Any, model: ImageModel) -> None:
     """RuntimeError unless all processes ended with the same weights: a gradient that was not shared shows here."""
-    total = torch.stack([parameter.detach().double().sum() for parameter in model.parameters()])
+    total = torch.stack([value.detach().double().sum() for value in model.state_dict().values()])
     if not bool((fabric.all_gather(total) == total).all()):
         raise RuntimeError(f"{model.name}: the processes of one training ended with different weights")
 

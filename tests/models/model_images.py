@@ -19,6 +19,23 @@ class Images:
         return self.array[indices]
 
 
+class ToldImages(Images):
+    """With a class for each (whether it is brighter than most), or an image that it is to become (its negative)."""
+
+    def __init__(self, array: npt.NDArray[np.float32], told: str) -> None:
+        super().__init__(array)
+        bright = array.mean(axis=(1, 2, 3))
+        self.told = (bright > np.median(bright)).astype(np.int64) if told == "classes" else 1 - array
+
+    def targets(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | npt.NDArray[np.float32]:
+        return self.told[indices]
+
+
+def images_for(told: str, array: npt.NDArray[np.float32]) -> Images:
+    """The source that a family with this `told` learns from."""
+    return Images(array) if told == "nothing" else ToldImages(array, told)
+
+
 def normal(count: int, size: int, seed: int) -> npt.NDArray[np.float32]:
     """Two soft dark "lungs" of varied place, width and depth on a vertical gradient, with noise: (n, 1, size, size)."""
     rng = np.random.default_rng([seed, size])

@@ -74,7 +74,7 @@ class Brightness(type(build("cae", SIZE))):
 
     sign = 1.0
 
-    def _score(self, x):
+    def _score(self, x, inside):
         return self.sign * x.mean((1, 2, 3)), x.squeeze(1)
 
 
