@@ -44,6 +44,20 @@ MODELS: dict[str, Family] = {
         batch_size=32,
         learning_rate=1e-3,
     ),
+    "dcgan": Family(
+        "phenotype.models.gan:DCGAN",
+        "deep convolutional GAN, scored by how little an image looks real to its discriminator",
+        steps=1500,
+        batch_size=32,
+        learning_rate=1e-3,
+    ),
+    "wgan": Family(
+        "phenotype.models.gan:WGAN",
+        "Wasserstein GAN with gradient penalty, scored by how little an image looks real to its critic",
+        steps=1500,
+        batch_size=32,
+        learning_rate=1e-3,
+    ),
 }
 
 
