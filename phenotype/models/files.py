@@ -135,12 +135,8 @@ def save_model(
     }
     if calibration is not None:
         tensors = {key: torch.from_numpy(value) for key, value in calibration.arrays().items()}
-        manifest["calibration"] = {
-            "brightness_rho": calibration.brightness_rho,
-            "brightness_alarm": calibration.brightness_alarm,
-            "left_out": calibration.left_out,
-            "tensors": write_tensors(folder / "calibration.safetensors", tensors),
-        }
+        entry = write_tensors(folder / "calibration.safetensors", tensors)
+        manifest["calibration"] = {**calibration.told(), "tensors": entry}
     write_manifest(folder / "model.json", manifest)
     return folder
 
@@ -165,7 +161,10 @@ def load_calibration(folder: Path) -> Calibration | None:
         return None
     entry = manifest["calibration"]
     arrays = {key: np.asarray(value.numpy()) for key, value in read_tensors(folder, entry["tensors"]).items()}
-    return Calibration(brightness_rho=entry["brightness_rho"], left_out=entry["left_out"], **arrays)
+    try:
+        return Calibration.restored(arrays, entry)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"model.json does not fit this version of the calibration: {error}") from None
 
 
 def read_training(folder: Path) -> dict[str, Any]:
