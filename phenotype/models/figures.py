@@ -66,8 +66,9 @@ def average_precision(truth: npt.ArrayLike, scores: npt.ArrayLike, repeats: int 
     value = precision(np.ones(len(values)))
     if value == 1.0:
         return Figure(1.0, 0.025 ** (1.0 / min(len(sick), len(healthy))), 1.0)
-    on_logits = logit(np.minimum(drawn, 1 - 0.25 / len(values)))  # not infinite where all is parted
-    centre = 2 * logit(value) - on_logits.mean()
+    highest = 1 - 0.25 / len(values)  # not infinite where all is parted
+    on_logits, centre = logit(np.minimum(drawn, highest)), logit(min(value, highest))
+    centre -= max(0.0, on_logits.mean() - centre)
     reach = float(norm.ppf(0.975)) * on_logits.std()
     return Figure(value, float(expit(centre - reach)), float(expit(centre + reach)))
 
