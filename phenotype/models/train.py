@@ -1,58 +1,62 @@
 """The one training loop.
 
 Data order and every random draw are functions of (seed, step, process), so that a training killed at any moment and
-started again continues from its last checkpoint to the same weights, bit for bit (same machine settings, on the CPU).
+started again continues from its last checkpoint to the same weights, bit for bit (same machine settings, on the CPU),
+whenever its checkpoints were written.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
-from torch.optim import Optimizer
 
 from phenotype.models import checkpoint
-from phenotype.models.base import ImageModel, Source, ToldSource
+from phenotype.models.base import ImageModel, Source
 from phenotype.models.calibrate import data_hash
+from phenotype.models.checkpoint import Place
 from phenotype.models.files import ModelFileError, load_model, read_training, save_model, tensors_hash
+from phenotype.models.interrupts import Stopped, stop_requests
+from phenotype.models.metrics import Log, need_tensorboard, write_table
+from phenotype.models.stepping import Plan, Stepper
+from phenotype.models.watching import Course, Observer, Watch, first_look
 
 Progress = Callable[[int, int, str], None]
+SOFTWARE = ("phenotype", "torch", "lightning-fabric", "numpy")
+log = logging.getLogger(__name__)
 
 
 class TrainingDiverged(ValueError):
     """A loss is no longer a finite number."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What determines the weights: two trainings with the same plan end in the same ones."""
-
-    model: str
-    recipe: dict[str, Any]
-    initial_weights: str  # SHA-256
-    images: int
-    data: str  # SHA-256 of the training images
-    steps: int
-    batch_size: int
-    seed: int
-    learning_rate: float
-    devices: int
-
-
 def quiet(step: int, steps: int, text: str) -> None:
     """A progress callback that shows nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Manner:
+    """How a training goes on, and what is looked at; only `watch`, which is part of the plan, decides the weights."""
+
+    checkpoint_every: int
+    checkpoint_minutes: float
+    compile: bool
+    watch: Watch | None
+    observers: tuple[Observer, ...]
+    tensorboard: bool
+    about: dict[str, Any]
+    progress: Progress
 
 
 def train(
@@ -65,25 +69,45 @@ def train(
     seed: int,
     learning_rate: float,
     checkpoint_every: int,
+    checkpoint_minutes: float = 5.0,
+    accumulate: int = 1,
     accelerator: str = "cpu",
     devices: int = 1,
     precision: str = "32-true",
+    mixed_on_cpu: bool = False,
+    compile: bool = False,
     threads: int = 1,
+    watch: Watch | None = None,
+    observers: Sequence[Observer] = (),
+    tensorboard: bool = False,
+    about: Mapping[str, Any] | None = None,
     progress: Progress = quiet,
 ) -> Path:
     """Train `model` in place on the images of `source`; returns `folder`, which `load_model` reads.
 
-    `folder` gets model.json and model.safetensors at the end, log.jsonl (the losses of every step) and, on the way,
-    checkpoints/. Called again after an interruption, with a model built alike, it continues; called again after the
-    end it reads the result. With other data or settings it raises ValueError: a mixture of two trainings is neither.
+    `folder` gets model.json, model.safetensors and model-card.md at the end, metrics.csv, log.jsonl (the figures of
+    every step) and, on the way, checkpoints/: after every `checkpoint_every` steps and every `checkpoint_minutes`, and
+    when SIGINT or SIGTERM asks to stop, which ends in Stopped (a KeyboardInterrupt). Called again after an
+    interruption, with a model built alike, it continues; called again after the end it reads the result. With other
+    data or settings it raises ValueError: a mixture of two trainings is neither.
 
-    `accelerator`, `devices` and `precision` are Lightning Fabric's ("cuda", 2, "bf16-mixed"); on a CPU precision is
-    always 32 bits, since mixed precision is slower there. With several devices `batch_size` is shared among them, and
-    `source` and `progress` must be picklable. `threads` are torch's while training: sums of floats depend on them.
+    accumulate     micro-batches that a batch is computed in, for less memory: the same gradient up to rounding, where
+                   the loss is a mean over images; where it draws by chance, other draws
+    accelerator, devices, precision
+                   Lightning Fabric's ("cuda", 2, "bf16-mixed"). With several devices `batch_size` is shared among them,
+                   and `source`, `watch`, `observers` and `progress` must be picklable. On a CPU precision is 32 bits,
+                   since mixed precision is slower there, unless `mixed_on_cpu` and the CPU knows bf16
+    compile        torch.compile for the passes of training, where there is a compiler that can; else it says so
+    threads        torch's while training: sums of floats depend on them
+    watch          a figure that ends training early; `fit` then runs on the best weights, which are the result
+    observers      look at the model on the way; what they find goes into the log
+    tensorboard    event files in folder/tensorboard, beside the log
+    about          where the images come from, for manifest and card; no personal data
+
     Raises TrainingDiverged (a ValueError) when a loss is not finite.
     """
-    if min(batch_size, checkpoint_every, devices, threads) < 1 or not len(source):
-        raise ValueError("training needs images, and at least 1 image a batch, device and thread")
+    if min(batch_size, checkpoint_every, devices, threads, accumulate) < 1 or not len(source):
+        raise ValueError("training needs images, and at least 1 image a batch, device, thread and micro-batch")
     optimized = bool(model.optimizers(learning_rate))
     if optimized != (steps > 0):
         raise ValueError(
@@ -93,8 +117,13 @@ def train(
         )
     if model.told != "nothing" and not hasattr(source, "targets"):
         raise ValueError(f"{model.name} must be told {model.told} beside the images, and this source tells nothing")
-    if batch_size % devices:
-        raise ValueError(f"a batch of {batch_size} cannot be shared by {devices} devices")
+    if batch_size % (devices * accumulate):
+        parts = f"{devices} devices" + (f" with {accumulate} micro-batches each" if accumulate > 1 else "")
+        raise ValueError(f"a batch of {batch_size} cannot be shared by {parts}")
+    if watch is not None and not optimized:
+        raise ValueError(f"{model.name} is computed from all images at once: there is nothing to watch")
+    if tensorboard:
+        need_tensorboard()
     plan = Plan(
         model=model.name,
         recipe=asdict(model.recipe),
@@ -103,9 +132,21 @@ def train(
         data=data_hash(source, told=model.told != "nothing"),
         steps=steps,
         batch_size=batch_size,
+        accumulate=accumulate,
         seed=seed,
         learning_rate=learning_rate,
         devices=devices,
+        watch=None if watch is None else watch.described(),
+    )
+    manner = _Manner(
+        checkpoint_every=checkpoint_every,
+        checkpoint_minutes=checkpoint_minutes,
+        compile=compile,
+        watch=watch,
+        observers=tuple(observers),
+        tensorboard=tensorboard,
+        about=dict(about or {}),
+        progress=progress,
     )
     folder.mkdir(parents=True, exist_ok=True)
     if not _finished(folder, plan):
@@ -114,7 +155,7 @@ def train(
             accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         machine = {
             "accelerator": accelerator,
-            "precision": "32-true" if accelerator == "cpu" else precision,
+            "precision": _precision(precision, accelerator, mixed_on_cpu),
             "threads": threads,
         }
         fabric = Fabric(
@@ -124,21 +165,34 @@ def train(
             # Only the parameters of the optimizer that moves are part of a loss.
             strategy="auto" if devices == 1 else DDPStrategy(start_method="spawn", find_unused_parameters=True),
         )
-        loop = partial(
-            _loop,
-            source=source,
-            plan=plan,
-            machine=machine,
-            folder=folder,
-            checkpoint_every=checkpoint_every,
-            progress=progress,
-        )
-        fabric.launch(loop, model)  # the model apart: in other processes Fabric gives each its own weights
+        loop = partial(_loop, source=source, plan=plan, machine=machine, folder=folder, manner=manner)
+        with stop_requests() if devices > 1 else nullcontext():
+            stopped = fabric.launch(loop, model)  # the model apart: in other processes Fabric gives each its own
+        if stopped:
+            raise Stopped(stopped)
     checkpoint.remove(folder)
     # With several devices the weights were learnt in other processes: what counts is what is on disk.
     model.load_state_dict(load_model(folder).state_dict())
     model.to("cpu").eval()
     return folder
+
+
+def _precision(asked: str, accelerator: str, mixed_on_cpu: bool) -> str:
+    """The precision that is used: what was asked for, but on a CPU only if that is meant and possible; it says so."""
+    if accelerator != "cpu" or asked in ("32-true", "32"):
+        return asked
+    able = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if asked == "bf16-mixed" and mixed_on_cpu and able:
+        return asked
+    why = (
+        "a CPU computes in 32 bits or bf16-mixed"
+        if asked != "bf16-mixed"
+        else "this CPU has no instructions for it"
+        if mixed_on_cpu
+        else "on a CPU it is slower, mixed_on_cpu insists"
+    )
+    log.warning("%s was asked for and is not used: %s; training in 32 bits", asked, why)
+    return "32-true"
 
 
 def _finished(folder: Path, plan: Plan) -> bool:
@@ -160,141 +214,93 @@ def _loop(
     plan: Plan,
     machine: dict[str, Any],
     folder: Path,
-    checkpoint_every: int,
-    progress: Progress,
-) -> None:
-    rank, world = fabric.global_rank, fabric.world_size
-    optimizers = model.optimizers(plan.learning_rate)
-    learning_rates = {name: [group["lr"] for group in one.param_groups] for name, one in optimizers.items()}
-    wrapped, *prepared = fabric.setup(model, *optimizers.values()) if optimizers else (model,)
-    movers = dict(zip(optimizers, prepared, strict=True))
-    order = Order(len(source), plan.batch_size, plan.seed)
-    start, log_size = checkpoint.restore(folder, asdict(plan), model, optimizers)
+    manner: _Manner,
+) -> int:
+    """Train to the end and save the model: 0; or to where a signal asks to stop, and a checkpoint: its number."""
+    began, first = time.monotonic(), fabric.global_rank == 0
+    stepper = Stepper(fabric, model, source, plan)
+    place = checkpoint.restore(folder, asdict(plan), model, stepper.optimizers)
+    course = Course(**place.state.get("course", {}))
+    stepper.load_scaler(place.state.get("scaler", {}))
+    watch, watched_from = manner.watch, first_look(model, plan.steps) if manner.watch else 0
+    before, saved_at, done = float(place.state.get("seconds", 0.0)), began, place.step
 
-    with _torch_settings(machine["threads"]), Log(folder / "log.jsonl" if rank == 0 else None, log_size) as log:
-        model.train()
-        for step in range(start, plan.steps):
-            indices = order.indices(step)[rank::world]
-            x = fabric.to_device(torch.from_numpy(np.ascontiguousarray(source.take(indices), dtype=np.float32)))
-            y = _told(fabric, model, source, indices)
-            random = _randomness(plan.seed, step, rank)
-            losses: dict[str, float] = {}
+    def seconds() -> float:
+        return before + time.monotonic() - began
 
-            for update in model.updates(step, plan.steps):
-                _let_only_move(update, optimizers)
-                rate = model.rate(step, plan.steps)
-                for group, learning_rate in zip(movers[update].param_groups, learning_rates[update], strict=True):
-                    group["lr"] = learning_rate * rate
-                movers[update].zero_grad(set_to_none=True)
-                figures = wrapped(update, x, random, y)
-                fabric.backward(figures["loss"])
-                movers[update].step()
-                losses |= {f"{update}/{key}": value.item() for key, value in figures.items()}
-
+    with (
+        _torch_settings(machine["threads"]),
+        Log(folder if first else None, place.log_size, manner.tensorboard) as metrics,
+        stop_requests() as asked,
+    ):
+        machine["compile"] = manner.compile and bool(plan.steps) and stepper.compile(min(done, plan.steps - 1))
+        while done < plan.steps and not (watch and course.waited >= watch.patience):
+            losses, step, done = stepper.take(done), done, done + 1
             if not all(math.isfinite(value) for value in losses.values()):
                 raise TrainingDiverged(f"{model.name}: a loss is not finite at step {step}; try a lower learning rate")
-            log.write({"step": step, **losses})
-            if rank == 0:
-                progress(step + 1, plan.steps, "  ".join(f"{key} {value:.4f}" for key, value in losses.items()))
-            if rank == 0 and (step + 1) % checkpoint_every == 0 and step + 1 < plan.steps:
-                checkpoint.save(
-                    folder,
-                    step=step + 1,
-                    plan=asdict(plan),
-                    model=model,
-                    optimizers=optimizers,
-                    log_size=log.sync(),
-                )
-        log.sync()
+            if first:
+                with _looking(model):
+                    if watch and step >= watched_from and _due(watch.every, done, plan.steps):
+                        value = losses[f"watch/{watch.name}"] = watch.value(model, source, plan.seed)
+                        if course.add(done, value, watch):
+                            checkpoint.keep_best(folder, done, model)
+                    for observer in manner.observers:
+                        if _due(observer.every, done, plan.steps):
+                            losses |= observer.look(model, done)
+                metrics.write({"step": step, **losses})
+                manner.progress(done, plan.steps, "  ".join(f"{key} {value:.4f}" for key, value in losses.items()))
+            stop, course.waited = _agreed(fabric, asked(), course.waited)
+            late = time.monotonic() - saved_at > 60 * manner.checkpoint_minutes
+            if first and (stop or ((done % manner.checkpoint_every == 0 or late) and done < plan.steps)):
+                state = {"course": course.state(), "scaler": stepper.scaler(), "seconds": seconds()}
+                place = Place(done, metrics.sync(), course.best, state)
+                checkpoint.save(folder, place, plan=asdict(plan), model=model, optimizers=stepper.optimizers)
+                saved_at = time.monotonic()
+            if stop:
+                return stop
+        metrics.sync()
+        if watch:
+            fabric.barrier()  # the first process has written which weights are best
+            course = Course(**fabric.broadcast(course.state()))
+            model.load_state_dict(checkpoint.best_weights(folder, course.best or 0))
         torch.manual_seed(plan.seed)
         with torch.no_grad():
             model.eval().fit(source, plan.seed)
 
     model.requires_grad_(True)
     _agree(fabric, model)
-    if rank == 0:
-        save_model(model, folder, {**asdict(plan), **machine})
+    if first:
+        told: dict[str, Any] = {"figures": write_table(folder), "stopped_at": done, "about": manner.about}
+        told |= {"seconds": round(seconds(), 1), "software": {name: metadata.version(name) for name in SOFTWARE}}
+        if watch:
+            told["kept"] = course.kept(watch, done)
+        save_model(model, folder, {**asdict(plan), **machine, **told})
     fabric.barrier()
+    return 0
 
 
-class Order:
-    """Which images make the batch of a step: all of them once, shuffled, then all of them again, shuffled anew."""
-
-    def __init__(self, images: int, batch_size: int, seed: int) -> None:
-        self.images, self.batch_size, self.seed = images, batch_size, seed
-        self._epochs: dict[int, npt.NDArray[np.int64]] = {}
-
-    def indices(self, step: int) -> npt.NDArray[np.int64]:
-        """Indices (batch_size,) of the images at `step`; depends on nothing that happened before."""
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs, within = np.divmod(places, self.images)
-        needed = sorted({int(epoch) for epoch in epochs})
-        self._epochs = {
-            epoch: self._epochs[epoch] if epoch in self._epochs else self._shuffle(epoch) for epoch in needed
-        }
-        return np.array(
-            [self._epochs[int(epoch)][at] for epoch, at in zip(epochs, within, strict=True)], dtype=np.int64
-        )
-
-    def _shuffle(self, epoch: int) -> npt.NDArray[np.int64]:
-        return np.random.default_rng([self.seed, epoch]).permutation(self.images)
+def _due(every: int, done: int, steps: int) -> bool:
+    return done % every == 0 or done == steps
 
 
-class Log:
-    """Losses by step, a JSON object a line; opened at the length that its checkpoint knows: no step is twice."""
-
-    def __init__(self, path: Path | None, size: int) -> None:
-        self._file = None
-        if path is not None:
-            path.touch()
-            self._file = path.open("r+b")
-            self._file.truncate(min(size, path.stat().st_size))
-            self._file.seek(0, os.SEEK_END)
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def write(self, line: Mapping[str, float]) -> None:
-        if self._file is not None:
-            self._file.write((json.dumps(line) + "\n").encode())
-
-    def sync(self) -> int:
-        """Bring what was written to the disk; returns the length in bytes."""
-        if self._file is None:
-            return 0
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+@contextmanager
+def _looking(model: ImageModel) -> Iterator[None]:
+    """Evaluation mode without gradients, for a look between two steps."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train()
 
 
-def _randomness(seed: int, step: int, rank: int) -> torch.Generator:
-    """The chance of one step in one process; torch's own is seeded too, for layers that ask nobody (dropout)."""
-    mixed = int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]) >> 1
-    torch.manual_seed(mixed)
-    return torch.Generator().manual_seed(mixed)
-
-
-def _told(fabric: Any, model: ImageModel, source: Source, indices: npt.NDArray[np.int64]) -> torch.Tensor | None:
-    """What the source tells of these images, for a model that asks."""
-    if model.told == "nothing":
-        return None
-    targets = np.ascontiguousarray(cast(ToldSource, source).targets(indices))
-    moved: torch.Tensor = fabric.to_device(torch.from_numpy(targets))
-    return moved
-
-
-def _let_only_move(update: str, optimizers: Mapping[str, Optimizer]) -> None:
-    """Gradients only for the parameters of `update`: cheaper, and the others cannot change."""
-    for moving in (False, True):  # in this order: a parameter may belong to several
-        for name, optimizer in optimizers.items():
-            if (name == update) == moving:
-                for group in optimizer.param_groups:
-                    for parameter in group["params"]:
-                        parameter.requires_grad_(moving)
+def _agreed(fabric: Any, asked: int, waited: int) -> tuple[int, int]:
+    """What the processes agree on: the signal that any of them got, and how long the first has waited for better."""
+    if fabric.world_size == 1:
+        return asked, waited
+    both = torch.tensor([asked, waited if fabric.global_rank == 0 else 0], device=fabric.device)
+    both = fabric.all_gather(both).amax(0)
+    return int(both[0]), int(both[1])
 
 
 def _agree(fabric: Any, model: ImageModel) -> None:

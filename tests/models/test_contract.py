@@ -18,7 +18,8 @@ from model_images import Images, images_for, normal
 
 from phenotype.models import MODELS, build, model_class
 from phenotype.models.files import ModelFileError, load_model, tensors_hash
-from phenotype.models.train import Order, TrainingDiverged, _agree, train
+from phenotype.models.stepping import Order
+from phenotype.models.train import TrainingDiverged, _agree, train
 
 SIZE, STEPS = 16, 24
 PLAN = {"steps": STEPS, "batch_size": 8, "seed": 5, "learning_rate": 1e-3, "checkpoint_every": 3}
