@@ -1,137 +1,133 @@
-"""f-AnoGAN: a Wasserstein GAN learns the normal, an encoder finds the latent vector of an image in one pass.
+"""AnoGAN: a DCGAN learns the normal; an image is as anomalous as it is far from the nearest image the GAN can make.
 
-Schlegl et al. 2019, "f-AnoGAN: Fast unsupervised anomaly detection with generative adversarial networks" (the izi_f
-training), with the gradient penalty of Gulrajani et al. 2017. Small enough for a CPU.
+Schlegl et al. 2017, "Unsupervised anomaly detection with generative adversarial networks to guide marker discovery":
+A(x) = (1 - lambda) R(x) + lambda D(x), of the residual R = sum |x - G(z)| and the discrimination loss D = sum |f(x) -
+f(G(z))| of the discriminator's features (Salimans et al. 2016), z found by `mapping.search`. The paper's reference
+discrimination loss, the cross-entropy of D(G(z)) after Yeh et al. 2017 ("Semantic image inpainting with deep
+generative models"), is there as `guidance`; `COMPARISON` has the paper's comparison as recipes of one trained model.
+
+Departures from the paper: an encoder, trained after the GAN, gives the search its start, and the search is short
+(`search="paper"`: 500 steps from a random start); each term is divided by its mean over the training images, so that
+lambda weighs the same at any width (`scales="paper"`: as in the paper). Those of `gan` and of `mapping` come on top.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional
-from torch.optim import Adam, Optimizer
 
 from phenotype.models import base
-from phenotype.models.base import REDUCTIONS, Reduction, dissimilarity_map, one_of, reduce_map, residual_map
-from phenotype.models.networks import decoder, encoder
+from phenotype.models.base import dissimilarity_map, one_of, reduce_map, residual_map
+from phenotype.models.gan import DCGAN, GANRecipe
+from phenotype.models.inversion import InversionRecipe, Inverted
+from phenotype.models.mapping import SCHEDULES, Mapping, Schedule, frozen, in_groups, random_starts, search
 
-Term = Literal["combined", "residual", "feature", "ssim"]
-TERMS: tuple[Term, ...] = ("combined", "residual", "feature", "ssim")
+Guidance = Literal["feature", "cross-entropy"]
+GUIDANCES: tuple[Guidance, ...] = ("feature", "cross-entropy")
+Term = Literal["combined", "residual", "feature", "cross-entropy", "discriminator", "ssim"]
+TERMS: tuple[Term, ...] = ("combined", "residual", "feature", "cross-entropy", "discriminator", "ssim")
+WIDE = 32  # from this width on, channels-last is the faster order of numbers
+
+# The paper's comparison on one trained network: model.scored_by(**COMPARISON["GAN_R"]).
+COMPARISON: dict[str, dict[str, Any]] = {
+    "P_D": {"term": "discriminator"},
+    "GAN_R": {"guidance": "cross-entropy", "term": "combined"},
+    "AnoGAN": {"guidance": "feature", "term": "combined"},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FAnoGANRecipe(base.Recipe):
-    """Parameters of `FAnoGAN`."""
+class AnoGANRecipe(InversionRecipe, GANRecipe):
+    """Parameters of `AnoGAN`."""
 
-    latent: int = 64  # numbers in z
-    width: int = 16  # channels of the first layer of each network
-    critic_updates: int = 3  # updates of the critic for one of the generator
-    gradient_penalty: float = 10.0
-    gan_share: float = 0.6  # of the steps, for the GAN; the rest trains the encoder
-    kappa: float = 1.0  # weight of the feature term beside the residual
+    weight: float = 0.1  # lambda: of the discrimination loss; 1 - lambda is the residual's
+    guidance: Guidance = "feature"  # what the discrimination loss is
+    search: str = "brief"  # the schedule of the mapping: encoder, brief, fast or paper
+    tolerance: float = 0.0  # above 0, an image's search ends when it gains less than this part in 20 steps
     term: Term = "combined"  # what the image score is made of
-    reduction: Reduction = "mean"  # how the residual becomes one number
 
     def __post_init__(self) -> None:
-        base.Recipe.__post_init__(self)
+        GANRecipe.__post_init__(self)
+        one_of(self.guidance, GUIDANCES, "guidance")
+        one_of(self.search, tuple(SCHEDULES), "search")
         one_of(self.term, TERMS, "term")
-        one_of(self.reduction, REDUCTIONS, "reduction")
-        if not 0.0 < self.gan_share < 1.0:
-            raise ValueError(f"gan_share must lie between 0 and 1, not at {self.gan_share}")
+        if not 0.0 <= self.weight <= 1.0:
+            raise ValueError(f"weight must lie between 0 and 1, not at {self.weight}")
+        if not 0.0 <= self.tolerance < 1.0:
+            raise ValueError(f"tolerance must lie between 0 and 1, not at {self.tolerance}")
+        self.check()
 
 
-class FAnoGAN(base.ImageModel):
-    """Generator z -> image, critic image -> number, encoder image -> z.
+class AnoGAN(Inverted, DCGAN):
+    """Generator z -> image, discriminator image -> logit, encoder image -> z where the search for z starts."""
 
-    z is drawn from N(0, 1) and the encoder ends in a linear layer, so both have the same range. The critic has no
-    normalisation and no dropout: the gradient penalty is a property of one image.
-    """
+    name: ClassVar[str] = "anogan"
+    recipe_type: ClassVar[type[base.Recipe]] = AnoGANRecipe
+    scoring: ClassVar[tuple[str, ...]] = (
+        *("term", "reduction", "scales"),
+        *("weight", "guidance", "search", "tolerance"),
+    )
+    term_names = ("residual", "feature", "cross-entropy")
+    recipe: AnoGANRecipe
 
-    name: ClassVar[str] = "f-anogan"
-    recipe_type: ClassVar[type[base.Recipe]] = FAnoGANRecipe
-    recipe: FAnoGANRecipe
-
-    def __init__(self, recipe: FAnoGANRecipe) -> None:
-        super().__init__(recipe)
-        self.generator = decoder(recipe.size, recipe.width, recipe.latent)
-        critic = encoder(recipe.size, recipe.width, 1, norm=False)
-        self.features, self.judge = critic[:-1], critic[-1]
-        self.encoder = encoder(recipe.size, recipe.width, recipe.latent)
-
-    def optimizers(self, learning_rate: float) -> dict[str, Optimizer]:
-        critic = [*self.features.parameters(), *self.judge.parameters()]
+    def terms(self, x: Tensor, again: Tensor, inside: Tensor | None = None) -> dict[str, Tensor]:
+        pixels = x[0].numel() if len(x) else 1  # of a mean the paper's sum
         return {
-            "critic": Adam(critic, lr=learning_rate, betas=(0.0, 0.9)),
-            "generator": Adam(self.generator.parameters(), lr=learning_rate, betas=(0.0, 0.9)),
-            "encoder": Adam(self.encoder.parameters(), lr=2 * learning_rate),
+            "residual": reduce_map((x - again).abs().squeeze(1), self.recipe.reduction, inside) * pixels,
+            "feature": (self.features(x) - self.features(again)).abs().sum(1),
+            "cross-entropy": functional.softplus(-self.judge(again)),
         }
 
-    def updates(self, step: int, steps: int) -> tuple[str, ...]:
-        if step >= self._gan_steps(steps):
-            return ("encoder",)
-        turn = step % self.recipe.critic_updates == self.recipe.critic_updates - 1
-        return ("critic", "generator") if turn else ("critic",)
+    def map_to_latent(self, x: Tensor, schedule: Schedule | None = None) -> Mapping:
+        """Where images (n, 1, *spatial) are mapped to, and how their losses fell; by the recipe's schedule, or another.
 
-    def rate(self, step: int, steps: int) -> float:
-        """A cosine from 1 to 0 in each of the two phases."""
-        first = self._gan_steps(steps)
-        return super().rate(step, first) if step < first else super().rate(step - first, steps - first)
+        The loss is A(x) of the paper, its terms as the recipe's `scales` says. An image's path is its own, whatever
+        the others are.
+        """
+        with self._evaluating(x), torch.no_grad():
+            return self._frozen()._map(x, schedule or self._schedule())
 
-    def _gan_steps(self, steps: int) -> int:
-        return round(steps * self.recipe.gan_share)
+    def _schedule(self) -> Schedule:
+        return SCHEDULES[self.recipe.search].stopping(self.recipe.tolerance)
 
-    def forward(self, update: str, x: Tensor, random: Generator, y: Tensor | None = None) -> dict[str, Tensor]:
-        if update == "encoder":
-            return self._encoder_losses(x)
-        z = torch.randn(len(x), self.recipe.latent, generator=random).to(x.device)
-        if update == "generator":
-            return {"loss": -self._judge(self.generator(z)).mean()}
-        with torch.no_grad():
-            fake = self.generator(z)
-        distance = self._judge(x).mean() - self._judge(fake).mean()
-        penalty = self._gradient_penalty(x, fake, random)
-        return {
-            "loss": self.recipe.gradient_penalty * penalty - distance,
-            "distance": distance,
-            "penalty": penalty,
-        }
+    def _frozen(self) -> AnoGAN:
+        return frozen(self, channels_last=self.recipe.width >= WIDE and self.recipe.dims == 2)
 
-    def _encoder_losses(self, x: Tensor) -> dict[str, Tensor]:
-        again = self.generator(self.encoder(x))
-        residual = functional.mse_loss(again, x)
-        feature = functional.mse_loss(self._features(again), self._features(x))
-        return {"loss": residual + self.recipe.kappa * feature, "residual": residual, "feature": feature}
+    def _map(self, x: Tensor, schedule: Schedule) -> Mapping:
+        if schedule.from_encoder:
+            (start,) = in_groups(lambda some: (self.encode(some),), x)
+        else:
+            start = random_starts(x, self.recipe.latent)
+        (features,) = in_groups(lambda some: (self.features(some),), x)
+        return search(self.generate, self._mapping_loss, (x, features), start, schedule)
 
-    def _features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.features(2.0 * x - 1.0)
-        return features
+    def _mapping_loss(self, again: Tensor, x: Tensor, features: Tensor) -> Tensor:
+        terms = {"residual": (again - x).abs().flatten(1).sum(1)}
+        if self.recipe.guidance == "feature":
+            terms["feature"] = (self.features(again) - features).abs().sum(1)
+        else:
+            terms["cross-entropy"] = functional.softplus(-self.judge(again))
+        return self._anomaly(self.scaled(terms))
 
-    def _judge(self, x: Tensor) -> Tensor:
-        judged: Tensor = self.judge(self._features(x))
-        return judged.squeeze(1)
-
-    def _gradient_penalty(self, real: Tensor, fake: Tensor, random: Generator) -> Tensor:
-        """Mean squared distance of the critic's gradient norm from 1, between real and generated images."""
-        at = torch.rand(len(real), 1, 1, 1, generator=random).to(real.device)
-        between = torch.lerp(fake, real, at).requires_grad_()
-        (gradient,) = torch.autograd.grad(self._judge(between).sum(), between, create_graph=True)
-        norms: Tensor = gradient.flatten(1).pow(2).sum(1).add(1e-12).sqrt()  # the root of 0 has no derivative
-        return (norms - 1.0).pow(2).mean()
-
-    def _embed(self, x: Tensor) -> Tensor:
-        z: Tensor = self.encoder(x)
-        return z
+    def _anomaly(self, terms: dict[str, Tensor]) -> Tensor:
+        weight = self.recipe.weight
+        return (1.0 - weight) * terms["residual"] + weight * terms[self.recipe.guidance]
 
     def _score(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
-        again = self.generator(self.encoder(x))
-        residual = residual_map(x, again)
+        if self.recipe.term == "discriminator":
+            return super()._score(x, inside)
+        still = self._frozen()
+        again = still._map(x, self._schedule()).images
+        scores, maps = in_groups(still._compare, x, again, *(() if inside is None else (inside,)))
+        return scores, maps
+
+    def _compare(self, x: Tensor, again: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        maps = residual_map(x, again)
         if self.recipe.term == "ssim":
-            return reduce_map(dissimilarity_map(x, again), self.recipe.reduction, inside), residual
-        squared = reduce_map(residual**2, self.recipe.reduction, inside)
-        if self.recipe.term == "residual":
-            return squared, residual
-        feature = ((self._features(x) - self._features(again)) ** 2).mean(1)
-        return feature if self.recipe.term == "feature" else squared + self.recipe.kappa * feature, residual
+            return reduce_map(dissimilarity_map(x, again), self.recipe.reduction, inside), maps
+        terms = self.scaled(self.terms(x, again, inside))
+        return self._anomaly(terms) if self.recipe.term == "combined" else terms[self.recipe.term], maps

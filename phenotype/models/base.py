@@ -5,13 +5,14 @@ Images are tensors (n, 1, *spatial): spatial is (size, size), or (size, size, si
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +91,7 @@ class ImageModel(nn.Module, ABC):
     dimensions: ClassVar[tuple[int, ...]] = (2,)  # the values of `dims` that the family can be built with
     told: ClassVar[Literal["nothing", "classes", "images"]] = "nothing"  # what training needs beside the images
     fitted: ClassVar[tuple[str, ...]] = ()  # buffers whose shape `fit` decides
+    scoring: ClassVar[tuple[str, ...]] = ("term", "map_term", "reduction")  # fields that say how trained weights score
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -162,6 +164,18 @@ class ImageModel(nn.Module, ABC):
             scores, maps = self._score(x, inside)
         return scores, maps if inside is None else maps * inside
 
+    def scored_by(self, **changes: Any) -> Self:
+        """This model, its weights shared, scored by other values of the recipe's fields named in `scoring`.
+
+        ValueError for any other field: what was trained one way is not what would have been trained another way.
+        """
+        fields = [name for name in self.scoring if hasattr(self.recipe, name)]
+        for name in changes:
+            one_of(name, tuple(fields), f"how a trained {self.name} is scored")
+        other = copy.copy(self)
+        other.recipe = replace(self.recipe, **changes)
+        return other
+
     @abstractmethod
     def _embed(self, x: Tensor) -> Tensor: ...
 
@@ -217,5 +231,8 @@ def residual_map(x: Tensor, reconstructed: Tensor) -> Tensor:
 
 
 def dissimilarity_map(x: Tensor, reconstructed: Tensor) -> Tensor:
-    """1 - SSIM around each pixel: (n, *spatial) from images (n, 1, *spatial), 0 where they are equal, at most 2."""
-    return 1.0 - ssim_map(x, reconstructed).squeeze(1)
+    """1 - SSIM around each pixel: (n, *spatial) from images (n, 1, *spatial), 0 where they are equal, at most 2.
+
+    In 64 bits: in 32 the differences of squares would show whether an image was scored alone or among others.
+    """
+    return (1.0 - ssim_map(x.double(), reconstructed.double())).squeeze(1).to(x.dtype)
