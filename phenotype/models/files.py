@@ -137,6 +137,9 @@ def save_model(
         tensors = {key: torch.from_numpy(value) for key, value in calibration.arrays().items()}
         entry = write_tensors(folder / "calibration.safetensors", tensors)
         manifest["calibration"] = {**calibration.told(), "tensors": entry}
+    from phenotype.models.card import CARD, model_card
+
+    write_whole(folder / CARD, model_card(manifest).encode())
     write_manifest(folder / "model.json", manifest)
     return folder
 
