@@ -59,7 +59,10 @@ class Autoencoder(base.ImageModel):
         return {"autoencoder": Adam(self.parameters(), lr=learning_rate)}
 
     def forward(self, update: str, x: Tensor, random: Generator, y: Tensor | None = None) -> dict[str, Tensor]:
-        reconstructed = self.decoder(self.encoder(x))
+        return self.losses(x, self.reconstruct(x))
+
+    def losses(self, x: Tensor, reconstructed: Tensor) -> dict[str, Tensor]:
+        """Of reconstructions of the images `x`: "loss" and what it is made of."""
         squared = functional.mse_loss(reconstructed, x)
         dissimilarity = 1.0 - ssim_map(x, reconstructed).mean()
         # The squared error of [0, 1] images is some hundredths: times ten it weighs like 1 - SSIM.
@@ -69,16 +72,21 @@ class Autoencoder(base.ImageModel):
             "dissimilarity": dissimilarity,
         }
 
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The images (n, 1, *spatial) as their codes give them back, in [0, 1]."""
+        again: Tensor = self.decoder(self.encoder(x))
+        return again
+
     def _embed(self, x: Tensor) -> Tensor:
         code: Tensor = self.encoder(x)
         return code
 
     def pictures(self, x: Tensor, random: Generator) -> dict[str, Tensor]:
-        again = self.decoder(self.encoder(x))
+        again = self.reconstruct(x)
         return {"images": x.squeeze(1), "reconstructed": again.squeeze(1)}
 
     def _score(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
-        reconstructed = self.decoder(self.encoder(x))
+        reconstructed = self.reconstruct(x)
         score = reduce_map(error_map(x, reconstructed, self.recipe.term), self.recipe.reduction, inside)
         return score, error_map(x, reconstructed, self.recipe.map_term)
 

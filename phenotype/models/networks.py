@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from phenotype.models.base import halvings
 
@@ -42,3 +42,15 @@ def decoder(size: int, width: int, latent: int, *, dims: int = 2, outputs: int =
     for before, after in zip(widths, [*widths[1:], outputs], strict=True):
         layers += [group_norm(before), nn.ReLU(), UNCONV[dims](before, after, 4, stride=2, padding=1)]
     return nn.Sequential(*layers, nn.Sigmoid())
+
+
+def feature_maps(layers: nn.Sequential, x: Tensor) -> list[Tensor]:
+    """What leaves each halving of an `encoder`, or of its convolutions alone, for images `x`: finest first."""
+    maps = []
+    for layer in layers:
+        if isinstance(layer, nn.Flatten):
+            break
+        x = layer(x)
+        if isinstance(layer, nn.LeakyReLU):
+            maps.append(x)
+    return maps

@@ -41,7 +41,8 @@ def ssim_map(a: Tensor, b: Tensor, data_range: float = 1.0) -> Tensor:
     """
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     with torch.autocast(a.device.type, enabled=False):  # a variance as a difference of squares: nothing for 16 bits
-        a, b = a.float(), b.float()
+        if a.dtype != torch.float64:
+            a, b = a.float(), b.float()
         mean_a, mean_b = blur(a), blur(b)
         var_a, var_b, cov = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
