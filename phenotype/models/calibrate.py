@@ -91,6 +91,8 @@ class Calibration:
         values = np.asarray(maps, dtype=np.float32)
         if not np.isfinite(values).all():
             raise ValueError("a map is not finite")
+        if not len(self.pixel_grid):
+            raise ValueError("this calibration knows nothing of pixels: calibrate on held-out images")
         p = np.ones(values.shape, dtype=np.float32)
         at_least = _counts(self.pixel_shares, self.pixel_count)
         for statistic, as_high in zip(self.pixel_grid, at_least, strict=True):  # ascending: the last one below counts
@@ -110,8 +112,9 @@ class Calibration:
 def discoveries(p: npt.ArrayLike, rate: float = 0.1, inside: Bool | None = None) -> Bool:
     """Pixels (n, *spatial) that stand out of their image, from p-values (n, *spatial): false ones are a share `rate`.
 
-    Benjamini and Hochberg 1995 over the pixels of each image, those `inside` only. It holds for pixels that depend on
-    each other positively, as those of smooth maps do (Benjamini and Yekutieli 2001).
+    Benjamini and Hochberg 1995 over an image's pixels, those `inside` only, which holds for pixels that depend on
+    each other positively (Benjamini and Yekutieli 2001), as those of smooth maps do, and for p-values as fine as
+    `rate` over the number of pixels. Those of few held-out patients are not: read the rate as an order of magnitude.
     """
     values = np.asarray(p, dtype=np.float64)
     if not 0 < rate < 1:

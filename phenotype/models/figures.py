@@ -70,7 +70,7 @@ def average_precision(truth: npt.ArrayLike, scores: npt.ArrayLike, repeats: int 
     on_logits, centre = logit(np.minimum(drawn, highest)), logit(min(value, highest))
     centre -= max(0.0, on_logits.mean() - centre)
     reach = float(norm.ppf(0.975)) * on_logits.std()
-    return Figure(value, float(expit(centre - reach)), float(expit(centre + reach)))
+    return Figure(value, float(expit(centre - reach)), max(value, float(expit(centre + reach))))
 
 
 class PixelFigures:
