@@ -103,7 +103,9 @@ def _alarm(alarm: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {key.replace('_', ' ')} | {_cell(value)} |" for key, value in rows)])
+    return "\n".join(
+        ["| | |", "| --- | --- |", *(f"| {key.replace('_', ' ')} | {_cell(value)} |" for key, value in rows)]
+    )
 
 
 def _cell(value: Any) -> str:

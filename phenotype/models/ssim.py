@@ -29,7 +29,7 @@ def blur(x: Tensor) -> Tensor:
     As a matrix product along each axis: at these sizes faster than convolutions, above all backwards.
     """
     for axis in range(2, x.ndim):
-        x = (x.transpose(axis, -1) @ _blurring(x.shape[axis]).to(x).T).transpose(axis, -1)
+        x = (x.transpose(axis, -1) @ _blurring(int(x.shape[axis])).to(x).T).transpose(axis, -1)
     return x
 
 

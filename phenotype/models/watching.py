@@ -8,9 +8,10 @@ killed and continued sees the same ones and keeps the same weights.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 from phenotype.models.base import ImageModel, Source, ToldSource
 from phenotype.models.calibrate import batches, data_hash
 
+log = logging.getLogger(__name__)
 Figure = Callable[[ImageModel], float]
 
 
@@ -218,15 +220,31 @@ class Collapsed(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """Looks at what a generator makes: its figures go into the log, a collapse is warned of or ends the training."""
+class CollapseCheck:
+    """An observer of families that make images: compares them with real ones, as `phenotype.models.diagnostics` does.
+
+    Its figures go into the log. A collapse is logged as a warning, or raises Collapsed where `stop` is set: in the
+    first half of a training a generator may look collapsed that is none yet.
+    """
 
     real: Source
     every: int
-    count: int = 64  # images compared
+    count: int = 128  # images made, and real ones, evenly spaced in `real`
     stop: bool = False
     seed: int = 0
-    warned: list[int] = field(default_factory=list, compare=False)
 
     def look(self, model: ImageModel, step: int) -> Mapping[str, float]:
-        raise NotImplementedError
+        """Diversity, coverage, ... by "samples/name"; in the space of pixels, which does not change while learning."""
+        from phenotype.models.diagnostics import report
+
+        if not hasattr(model, "sample"):
+            raise ValueError(f"{model.name} makes no images: there is nothing to collapse")
+        indices = np.unique(np.linspace(0, len(self.real) - 1, self.count).astype(np.int64))
+        real = _tensor(self.real.take(indices).astype(np.float32), model)
+        found = report(cast(Any, model), real, None, torch.Generator().manual_seed(self.seed), len(real))
+        if found.collapsed:
+            told = f"{model.name} has collapsed at step {step}: {'; '.join(found.reasons)}"
+            if self.stop:
+                raise Collapsed(told)
+            log.warning("%s", told)
+        return {f"samples/{name}": value for name, value in found.as_dict().items()}
