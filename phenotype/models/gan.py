@@ -169,7 +169,7 @@ class WGAN(GAN):
     recipe: WGANRecipe
 
     def generator_loss(self, fake: Tensor) -> Tensor:
-        return -fake.mean()
+        return wasserstein_generator(fake)
 
     def adversary_losses(
         self, judge: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, random: Generator
@@ -197,6 +197,11 @@ def saturating(fake: Tensor) -> Tensor:
 def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
     """Distance of real from generated samples by a critic's values: it maximises it, the generator minimises it."""
     return real.mean() - fake.mean()
+
+
+def wasserstein_generator(fake: Tensor) -> Tensor:
+    """Loss of the generator in that game, of the critic's values of its samples."""
+    return -fake.mean()
 
 
 def gradient_penalty(judge: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, random: Generator) -> Tensor:
