@@ -1,15 +1,15 @@
 """An autoencoder of features: what is unusual shows in how things look together, not in grey values alone.
 
 After Shi et al. 2021, "Unsupervised anomaly segmentation via deep feature reconstruction" (DFR): feature maps of
-several depths are brought to one grid, and an autoencoder of 1 x 1 convolutions reconstructs the vector at each place.
-DFR takes the features of a network that was trained on photographs; here, where there is none, they are those of an
-encoder that first learns to reconstruct the training images and is then frozen.
+several depths are brought to one grid, and an autoencoder reconstructs them. It departs from DFR twice. The features
+are not those of a network trained on photographs, but of an encoder that first learns to reconstruct the training
+images and is then frozen. And the code is one for the whole grid, not one for each place (1 x 1 convolutions): those
+reconstructed planted spots as well as all else (AUROC 0.74 against 0.99 on the tests' images of 32 x 32 pixels).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -21,7 +21,7 @@ from phenotype.models import base
 from phenotype.models.autoencoder import Autoencoder, AutoencoderRecipe
 from phenotype.models.base import REDUCTIONS, Reduction, Source, one_of, reduce_map
 from phenotype.models.calibrate import batches
-from phenotype.models.networks import CONV, channels, feature_maps
+from phenotype.models.networks import channels, decoder, encoder, feature_maps
 
 SMOOTH = {2: "bilinear", 3: "trilinear"}
 
@@ -30,10 +30,9 @@ SMOOTH = {2: "bilinear", 3: "trilinear"}
 class FeatureAutoencoderRecipe(base.Recipe):
     """Parameters of `FeatureAutoencoder`."""
 
-    latent: int = 32  # numbers in the code of the image, which the first phase learns
-    width: int = 16  # channels of the first layer of the encoder
-    bottleneck: int = 24  # numbers in the code of each place, which the second phase learns
-    first_share: float = 0.6  # of the steps, for the first phase
+    latent: int = 32  # numbers in the code of the image, and in that of its features
+    width: int = 16  # channels of the first layer; they double at each halving, up to four times as many
+    first_share: float = 0.5  # of the steps, for the first phase
     reduction: Reduction = "top10"  # how the map becomes the image score
 
     def __post_init__(self) -> None:
@@ -47,7 +46,7 @@ class FeatureAutoencoder(base.ImageModel):
     """Encoder and decoder of images (phase one), then an autoencoder of the encoder's feature maps (phase two).
 
     The map is the mean squared error of the features at each place, each channel in units of its usual error in the
-    training images; on a grid of a quarter of the image's side, brought to its size. Embeddings are image codes.
+    training images; on the grid, brought to the image's size. Embeddings are image codes.
     """
 
     name: ClassVar[str] = "feature-ae"
@@ -62,18 +61,16 @@ class FeatureAutoencoder(base.ImageModel):
             AutoencoderRecipe(size=recipe.size, dims=recipe.dims, latent=recipe.latent, width=recipe.width)
         )
         count = sum(channels(recipe.width, recipe.size))
-        sizes = [count, (count + recipe.bottleneck) // 2, recipe.bottleneck]
-        layers: list[nn.Module] = []
-        for before, after in pairwise([*sizes, *sizes[-2::-1]]):
-            layers += [CONV[recipe.dims](before, after, 1), nn.ReLU()]
-        del layers[-1], layers[3]  # code and features may be negative
-        self.places = nn.Sequential(*layers)
+        self.grid = max(8, recipe.size // 4)
+        self.code = encoder(self.grid, 2 * recipe.width, recipe.latent, dims=recipe.dims, inputs=count)
+        *layers, _ = decoder(self.grid, 2 * recipe.width, recipe.latent, dims=recipe.dims, outputs=count)
+        self.decode = nn.Sequential(*layers)  # without the sigmoid: features may have any value
         self.register_buffer("usual", torch.ones(count))  # mean squared error of each channel in training images
 
     def optimizers(self, learning_rate: float) -> dict[str, Optimizer]:
         return {
             "autoencoder": Adam(self.images.parameters(), lr=learning_rate),
-            "features": Adam(self.places.parameters(), lr=learning_rate),
+            "features": Adam([*self.code.parameters(), *self.decode.parameters()], lr=learning_rate),
         }
 
     def updates(self, step: int, steps: int) -> tuple[str, ...]:
@@ -91,15 +88,15 @@ class FeatureAutoencoder(base.ImageModel):
         if update == "autoencoder":
             return self.images.losses(x, self.images.reconstruct(x))
         features = self.features(x)
-        return {"loss": functional.mse_loss(self.places(features), features)}
+        return {"loss": functional.mse_loss(self.decode(self.code(features)), features)}
 
     def features(self, x: Tensor) -> Tensor:
-        """The encoder's maps of all depths as one (n, channels, *grid), the grid a quarter of the image's side."""
-        grid = (max(4, self.recipe.size // 4),) * self.recipe.dims
+        """The encoder's maps of all depths as one (n, channels, *grid), a quarter of the image's side, at least 8."""
+        grid = (self.grid,) * self.recipe.dims
         # Coarse maps are interpolated, fine ones averaged ("area" takes any number of dimensions).
         return torch.cat(
             [
-                functional.interpolate(one, grid, mode="area" if one.shape[2] > grid[0] else SMOOTH[self.recipe.dims])
+                functional.interpolate(one, grid, mode="area" if one.shape[2] > self.grid else SMOOTH[self.recipe.dims])
                 for one in feature_maps(self.images.encoder, x)
             ],
             dim=1,
@@ -115,7 +112,7 @@ class FeatureAutoencoder(base.ImageModel):
 
     def _error(self, x: Tensor) -> Tensor:
         features = self.features(x)
-        error: Tensor = (self.places(features) - features) ** 2
+        error: Tensor = (self.decode(self.code(features)) - features) ** 2
         return error
 
     def _embed(self, x: Tensor) -> Tensor:
