@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from phenotype.features.views import Source, View, body_patches, read_views
-from phenotype.imaging import regions
+from phenotype.imaging import masks
 from phenotype.models.base import ImageModel
 from phenotype.models.calibrate import Calibration
 from phenotype.models.files import load_calibration, load_model
@@ -100,7 +100,7 @@ def score_image(
     score, view, seen = best
     if calibration is not None:
         seen = calibration.z_maps(seen[None])[0]
-    smooth = np.where(regions.foreground(view.pixels), ndimage.gaussian_filter(seen, 1.0), -np.inf)
+    smooth = np.where(masks.body_mask(view.pixels), ndimage.gaussian_filter(seen, 1.0), -np.inf)
     peak = np.asarray(np.unravel_index(int(smooth.argmax()), smooth.shape), np.float64)
     row, column = view.to_fractions(peak + 0.5)
     p_value = None if calibration is None else float(calibration.p_values([score])[0])

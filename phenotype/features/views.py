@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from phenotype.imaging import regions, window
+from phenotype.imaging import masks, regions, window
 from phenotype.imaging.cache import read_cached
 from phenotype.imaging.files import FileRef, Unreadable
 
@@ -89,7 +89,7 @@ def body_box(images: Sequence[Floats], modality: str) -> tuple[int, int, int, in
     corners = []
     for image in images:
         view, frame = window.standardize(image, modality, COARSE)
-        row0, col0, row1, col1 = regions.box_of(regions.foreground(view))
+        row0, col0, row1, col1 = regions.box_of(masks.body_mask(view))
         corners.append(frame.to_original([[row0, col0], [row1, col1]]))
     shape = np.asarray(images[0].shape)
     low = np.floor(np.clip(np.min([c[0] for c in corners], axis=0), 0, shape - 1)).astype(int)
@@ -108,7 +108,7 @@ class Patches:
 
 def body_patches(view: View, side: int, stride: int) -> Patches:
     """Patches on a regular grid whose centre is on the body; all of them where no body was found."""
-    body = regions.foreground(view.pixels)
+    body = masks.body_mask(view.pixels)
     boxes = regions.grid(view.pixels.shape, side, stride)
     centre = (boxes[:, :2] + boxes[:, 2:]) // 2
     inside = body[centre[:, 0], centre[:, 1]]
@@ -119,7 +119,7 @@ def body_patches(view: View, side: int, stride: int) -> Patches:
 
 def random_patches(view: View, side: int, count: int, rng: np.random.Generator) -> Floats:
     """`count` patches (count, side, side) at random places of the body."""
-    body = regions.foreground(view.pixels)
+    body = masks.body_mask(view.pixels)
     half, size = side // 2, view.pixels.shape[0]
     places = np.argwhere(body[half : size - half + 1, half : size - half + 1])
     if len(places) == 0:

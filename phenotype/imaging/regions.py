@@ -1,4 +1,4 @@
-"""Parts of a standardized image: patches on a regular grid, the body and its surroundings, plain texture features."""
+"""Parts of a standardized image: patches on a regular grid, the box around a mask, plain texture features."""
 
 from __future__ import annotations
 
@@ -29,25 +29,6 @@ def cut(image: NDArray[np.float32], boxes: NDArray[np.int32]) -> NDArray[np.floa
     patch = int(boxes[0, 2] - boxes[0, 0])
     windows = np.lib.stride_tricks.sliding_window_view(image, (patch, patch))
     return np.ascontiguousarray(windows[boxes[:, 0], boxes[:, 1]])
-
-
-def foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(rows, columns) bool: the body, so that what lies outside does not count. `image` in [0, 1], brighter is denser.
-
-    The largest part above half of Otsu's threshold (Otsu 1979): the threshold itself parts bone from lung in a
-    radiograph, half of it parts the body from the dark around it. Each row is then filled between its ends, since the
-    lungs of an overexposed image are as dark as the air outside.
-    """
-    from scipy import ndimage
-
-    bright = image > _otsu(image) / 2
-    labels, count = ndimage.label(bright)
-    if count == 0:
-        return np.ones(image.shape, dtype=np.bool_)
-    body = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    from_left = np.logical_or.accumulate(body, axis=1)
-    from_right = np.logical_or.accumulate(body[:, ::-1], axis=1)[:, ::-1]
-    return np.asarray(from_left & from_right, dtype=np.bool_)
 
 
 def box_of(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -93,14 +74,3 @@ def _binary_patterns(patches: NDArray[np.float32]) -> NDArray[np.float64]:
     pattern = np.where(changes <= 2, brighter.sum(axis=0), 9).reshape(n, -1)
     counts = (pattern[:, :, None] == np.arange(10)).sum(axis=1)
     return np.asarray(counts / max(1, pattern.shape[1]), dtype=np.float64)
-
-
-def _otsu(image: NDArray[np.float32]) -> float:
-    """The threshold that parts the values of an image in [0, 1] into two classes as far apart as possible."""
-    counts = np.bincount((np.clip(image, 0.0, 1.0).ravel() * 255).astype(np.intp), minlength=256).astype(np.float64)
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    total = np.cumsum(counts * np.arange(256))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (total / below - (total[-1] - total) / above) ** 2
-    return (int(np.nanargmax(between)) + 0.5) / 255 if np.isfinite(between).any() else 0.0

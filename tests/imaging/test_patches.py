@@ -6,7 +6,8 @@ from PIL import Image
 
 from phenotype.imaging.dicom import read_pixels
 from phenotype.imaging.files import FileRef
-from phenotype.imaging.regions import FEATURES, box_of, cut, features, foreground, grid
+from phenotype.imaging.masks import body_mask
+from phenotype.imaging.regions import FEATURES, box_of, cut, features, grid
 from phenotype.imaging.window import standardize
 
 
@@ -60,9 +61,9 @@ def test_the_body_is_told_from_the_air():
     image[20:90, 15:85] = 0.7
     image[35:75, 25:45] = image[35:75, 55:75] = 0.05  # lungs as dark as the air outside
     image[3:8, 3:8] = 1.0  # a marker
-    body = foreground(image)
+    body = body_mask(image)
     assert box_of(body) == (20, 15, 90, 85) and body[20:90, 15:85].all()
-    assert foreground(np.zeros((8, 8), dtype=np.float32)).all()
+    assert body_mask(np.zeros((8, 8), dtype=np.float32)).all()
 
 
 def test_the_body_of_real_radiographs_holds_their_lungs(shared_data):
@@ -73,5 +74,5 @@ def test_the_body_of_real_radiographs_holds_their_lungs(shared_data):
             read_pixels([FileRef(str(shared_data / "shenzhen" / "images" / path.name))]).pixels, "CR", 128
         )
         seen, _ = standardize(lungs.astype(np.float32), "CR", 128, (0.0, 1.0))
-        shares.append(foreground(view)[seen > 0.5].mean())
+        shares.append(body_mask(view)[seen > 0.5].mean())
     assert min(shares) > 0.98
