@@ -8,7 +8,7 @@ sick: the score that lifts the pool furthest above held-out normal images is cho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,27 +61,11 @@ def variants(model: ImageModel, **values: tuple[Any, ...]) -> dict[str, ImageMod
     """The same trained weights scored otherwise: for each named field of the recipe, one model for each of its values.
 
     `variants(model, reduction=("mean", "max"))` gives "reduction=mean" and "reduction=max". Several fields are varied
-    one at a time. ValueError for a field that the recipe lacks, a value that it does not take, or one that changes what
-    was trained.
+    one at a time. ValueError for a field that says nothing of how the model scores, and for a value it does not take.
     """
-    found = {}
-    for field, options in values.items():
-        if not hasattr(model.recipe, field):
-            raise ValueError(f"{model.name} has no parameter {field!r} to vary")
-        for value in options:
-            found[f"{field}={value}"] = varied(model, **{field: value})
-    return found
-
-
-def varied(model: ImageModel, **changes: Any) -> ImageModel:
-    """A model with the same weights and other settings of scoring; ValueError where the weights do not fit them."""
-    other = type(model)(replace(model.recipe, **changes))
-    try:
-        other.load_state_dict(model.state_dict())
-    except RuntimeError:
-        told = ", ".join(f"{key}={value}" for key, value in changes.items())
-        raise ValueError(f"{told} is not a setting of {model.name}'s scores: it needs another training") from None
-    return other.to(model.device).eval()
+    return {
+        f"{field}={value}": model.scored_by(**{field: value}) for field, options in values.items() for value in options
+    }
 
 
 def image_scores(model: ImageModel, images: Source) -> Scores:

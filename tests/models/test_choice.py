@@ -8,7 +8,7 @@ from model_images import Images, normal, with_spot
 from sklearn.metrics import roc_auc_score
 
 from phenotype.models import build
-from phenotype.models.choice import aucp, choose, choose_model, image_scores, variants, varied
+from phenotype.models.choice import aucp, choose, choose_model, image_scores, variants
 from phenotype.models.train import train
 
 SIZE = 32
@@ -69,12 +69,12 @@ def test_a_trained_model_is_chosen_over_an_untrained_one(tmp_path):
 def test_variants_share_weights_and_nothing_else():
     model = build("cae", SIZE, seed=1, width=8)
     images = Images(normal(6, SIZE, seed=1))
-    highest = varied(model, reduction="max")
+    highest = variants(model, reduction=("max",))["reduction=max"]
     assert (image_scores(highest, images) > image_scores(model, images)).all()
     assert model.recipe.reduction == "mean" and highest.recipe.reduction == "max"
-    with pytest.raises(ValueError, match="no parameter 'colour'"):
+    with pytest.raises(ValueError, match="not 'colour'"):
         variants(model, colour=(3,))
     with pytest.raises(ValueError, match="reduction"):
         variants(model, reduction=("best",))
-    with pytest.raises(ValueError, match="another training"):
-        varied(model, latent=8)
+    with pytest.raises(ValueError, match="not 'latent'"):
+        variants(model, latent=(8,))
