@@ -1,13 +1,14 @@
 """The command line: a command for each stage, its options made from the stage's fields; and questions.
 
 Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 error, 2 usage, 3 finished, but some
-subjects failed or were quarantined, 130 interrupted.
+subjects failed or were quarantined, 130 interrupted (143 by SIGTERM, where that waits for a checkpoint).
 """
 
 import inspect
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from nlp.tables import LexiconError
 from phenotype import show
 from phenotype.commands import ledger
 from phenotype.commands.export import export_app
+from phenotype.commands.models import list_models
 from phenotype.commands.pacs import COMMANDS as PACS_COMMANDS
 from phenotype.commands.steps import FINISHED_WITH_FAILURES, run_steps
 from phenotype.executors import describe
@@ -46,9 +48,9 @@ class _Group(typer.core.TyperGroup):
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             show.messages.print("stopped; the same command continues", markup=False)
-            raise typer.Exit(130) from None
+            raise typer.Exit(128 + getattr(stop, "signal", signal.SIGINT)) from None
         except (Refused, DatabaseError, QueryError, LexiconError) as error:
             show.messages.print(str(error), style="red", markup=False)
             raise typer.Exit(1) from None
@@ -249,6 +251,7 @@ def files(context: typer.Context, as_json: Json = False, as_csv: Csv = False) ->
         show.records(overview.file_states(session), overview.FileState, as_json, as_csv)
 
 
+app.command("models", rich_help_panel="Questions")(list_models)
 app.command(rich_help_panel="Stages")(ledger.retry)
 app.command(rich_help_panel="Questions")(ledger.paths)
 app.command(rich_help_panel="Questions")(ledger.text)
@@ -366,7 +369,7 @@ def main() -> None:
     # threads that wait by spinning take the cores from those that work, wherever something else runs too
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     others = {"init", "run", "status", "files", "failures", "findings", "disagreements", "sql", "db", "demo", "page"}
-    others |= {"read", "export", "retry", "paths", "text", *PACS_COMMANDS}
+    others |= {"read", "export", "models", "retry", "paths", "text", *PACS_COMMANDS}
     words = set(sys.argv[1:])
     for name in STAGES:
         if name in words or not words & (others | set(STAGES)):

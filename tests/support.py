@@ -1,6 +1,7 @@
 """What several tests need: toy stages, and databases as values that can be compared."""
 
 import hashlib
+import json
 import os
 import signal
 from dataclasses import dataclass, fields
@@ -45,9 +46,15 @@ def differences(one: dict[str, list[str]], other: dict[str, list[str]]) -> dict[
 
 
 def models(home: Path) -> dict[str, str]:
-    """The trained models of a folder, by path, as hashes."""
-    files = sorted((home / "models").rglob("*.safetensors")) + sorted((home / "models").rglob("*.json"))
-    return {str(p.relative_to(home)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    """The trained models of a folder, by path: tensors as hashes, manifests but for seconds and versions of software."""
+    files = sorted((home / "models").rglob("*.safetensors"))
+    found = {str(p.relative_to(home)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    for path in sorted((home / "models").rglob("*.json")):
+        manifest = json.loads(path.read_text("utf-8"))
+        training = {k: v for k, v in manifest.get("training", {}).items() if k not in ("seconds", "software")}
+        kept = {key: value for key, value in manifest.items() if key != "sha256"} | {"training": training}
+        found[str(path.relative_to(home))] = json.dumps(kept, sort_keys=True)
+    return found
 
 
 @dataclass(frozen=True)

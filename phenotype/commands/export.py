@@ -9,6 +9,7 @@ import typer
 from db.queries import reported
 from db.session import open_database
 from phenotype import show
+from phenotype.commands.models import export_model
 from phenotype.commands.steps import FINISHED_WITH_FAILURES
 from phenotype.settings import Settings
 
@@ -151,3 +152,6 @@ def export_reports(
         show.messages.print(f"failed: {count} {reason}", markup=False)
     if done.set_aside or done.failed:
         raise typer.Exit(FINISHED_WITH_FAILURES)
+
+
+export_app.command("model")(export_model)

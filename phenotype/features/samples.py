@@ -32,9 +32,10 @@ class Unit:
 
 
 class Samples:
-    """Samples on disk, read by index: the `Source` of phenotype.models."""
+    """Samples on disk, read by index: the `Source` of phenotype.models. `owners` (n,) says of which image each is."""
 
-    def __init__(self, path: Path, side: int) -> None:
+    def __init__(self, path: Path, side: int, owners: NDArray[np.int64]) -> None:
+        self.owners = owners
         count = path.stat().st_size // (2 * side * side)
         shape = (count, side, side)
         self._pixels = np.memmap(path, np.float16, "r", shape=shape) if count else np.empty(shape, np.float16)
@@ -56,6 +57,7 @@ def prepare(
     """
     beside = path.with_suffix(".part")
     unreadable = 0
+    owners: list[int] = []
     with beside.open("wb") as file:
         for number, (image, source) in enumerate(images):
             progress(number, len(images), "reading images")
@@ -64,11 +66,12 @@ def prepare(
             except Unreadable:
                 unreadable += 1
                 continue
+            owners += [number] * len(samples)
             file.write(np.ascontiguousarray(samples, np.float16).tobytes())
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
-    return Samples(path, unit.side), unreadable
+    return Samples(path, unit.side, np.asarray(owners, np.int64)), unreadable
 
 
 def _samples(image: str, source: Source, unit: Unit) -> NDArray[np.float32]:

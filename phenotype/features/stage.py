@@ -1,6 +1,6 @@
 """Train, Embed and Score: this room's door to the database."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -8,12 +8,13 @@ from sqlalchemy import literal, select
 from sqlalchemy.orm import Session
 
 from db.queries.images import cohort_images, image_files
+from db.queries.labels import concept_ids, study_classes
 from db.tables import Anomaly, Cohort, Embedding, Image, Region, Run
 from db.write import insert_rows
 from phenotype.features.views import Source
 from phenotype.imaging.cache import cache_folder
 from phenotype.models import MODELS
-from phenotype.stage import Fit, Refused, Stage, Subjects, knob, model_folder, run_of, tell
+from phenotype.stage import Fit, Refused, Stage, Subjects, done_by, find_run, knob, model_folder, run_of, tell
 
 
 def _sources(session: Session, home: str, ids: list[str]) -> dict[str, Source]:
@@ -27,6 +28,13 @@ class TrainInput:
 
     train: list[tuple[str, Source]]
     holdout: list[tuple[str, Source]]
+    pool: list[tuple[str, Source]] = field(default_factory=list)  # unlabelled, where a choice is made with it
+    classes: dict[str, int] = field(default_factory=dict)  # by image, where the model is told them
+
+
+_FAMILIES = "the model (`phenotype models` tells more):\n\n" + "\n\n".join(
+    f"{name}: {family.what}" for name, family in MODELS.items()
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,8 @@ class Train(Fit):
     """Train an image model on the studies of a cohort, without labels."""
 
     images: str = run_of("assemble", "the run that put the images together")
-    model: str = knob("cae", f"the model: {', '.join(MODELS)}")
+    model: str = knob("cae", _FAMILIES)
+    parameters: str = knob("", "of the model, as in latent=32,width=32; a wrong one is answered with those that exist")
     called: str = knob("", "a name to refer to it by; nothing for the model's and what it sees, as in cae-patch")
     framing: str = knob("body", "what of the image is seen: the box around the 'body', or the whole 'image'")
     size: int = knob(64, "side of the view that a model of whole images sees, in pixels")
@@ -45,12 +54,30 @@ class Train(Fit):
     steps: int = knob(0, "training steps; 0 for what suits the model")
     batch_size: int = knob(0, "samples a step; 0 for what suits the model")
     learning_rate: float = knob(0.0, "0 for what suits the model")
+    accumulate: int = knob(1, "parts that a batch is computed in, one after the other, where memory is short")
+    condition: str = knob("", "findings, separated by commas: the classes that reports give a model that is told them")
+    labels: str = knob("", "the run of `label` whose labels these are; nothing for the current one")
+    target: str = knob("", "what a model that turns images into others is to draw: the 'lung' or the 'body'")
+    watch: str = knob("none", "end early by a figure of images kept aside, half of them: 'loss', or 'aucp' with a pool")
+    watch_every: int = knob(50, "steps between two looks at it")
+    patience: int = knob(5, "looks without a better figure until training ends; the best weights are kept")
+    pool: str = knob("", "for aucp: the cohort of studies as they come, healthy or not; nothing for the newest")
     seed: int = knob(0, "of all chance in training")
     threads: int = knob(2, "CPU threads; part of the recipe, since sums of floats depend on it")
     accelerator: str = knob("cpu", "cpu, cuda or what else Lightning Fabric knows")
     devices: int = knob(1, "how many of them")
-    precision: str = knob("32-true", "as Lightning Fabric names it, such as bf16-mixed; on a CPU always 32 bits")
+    precision: str = knob("32-true", "as Lightning Fabric names it, such as bf16-mixed; on a CPU 32 bits")
+    mixed_on_cpu: bool = knob(False, "bf16-mixed on a CPU too, where it knows it: slower than 32 bits on most")
+    compile: bool = knob(False, "compile the model with torch.compile, where there is a C++ compiler")
     checkpoint_every: int = knob(100, "steps between checkpoints", recipe=False)
+    checkpoint_minutes: float = knob(5.0, "minutes after which there is a checkpoint too", recipe=False)
+    collapse_every: int = knob(0, "steps between looks at whether a GAN collapses; 0 for none", recipe=False)
+    sheets: int = knob(
+        0,
+        "steps between pictures of images it learns from, as it sees them, in the model's folder; 0: none",
+        recipe=False,
+    )
+    tensorboard: bool = knob(False, "TensorBoard event files in the model's folder", recipe=False)
 
     name: ClassVar[str] = "train"
 
@@ -65,14 +92,31 @@ class Train(Fit):
             raise Refused("model", f"no model is called '{self.model}'; there are {', '.join(MODELS)}")
         if self.framing not in ("body", "image"):
             raise Refused("framing", f"'{self.framing}' is no framing; use 'body' or 'image'")
+        if self.watch not in ("none", "loss", "aucp"):
+            raise Refused("watch", f"'{self.watch}' is nothing to watch; use 'none', 'loss' or 'aucp'")
         family = MODELS[self.model]
+        concepts = [name.strip() for name in self.condition.split(",") if name.strip()]
+        known = concept_ids(session, concepts)
+        if len(known) < len(concepts):
+            unknown = ", ".join(f"'{name}'" for name in concepts if name not in known)
+            raise Refused("condition", f"no finding is called {unknown}; `phenotype sql` lists them in label_view")
         stage = replace(
             self,
             steps=self.steps or family.steps,
             batch_size=self.batch_size or family.batch_size,
             learning_rate=self.learning_rate or family.learning_rate,
+            condition=",".join(known[name] for name in concepts),
+            labels=find_run(session, "label", self.labels) if concepts else "",
+            pool=find_run(session, "cohort", self.pool) if self.watch == "aucp" else "",
         )
-        return super(Train, stage).resolve(session, home)
+        if self.parameters or concepts or self.target:
+            from phenotype.features.fitting import check
+
+            check(stage)
+        stage = super(Train, stage).resolve(session, home)
+        if concepts:
+            stage = replace(stage, upstream=done_by(session, [stage.cohort, stage.images, stage.labels]))
+        return stage
 
     def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
         """The images of the cohort."""
@@ -85,7 +129,13 @@ class Train(Fit):
                 split[image.split].append((image.image_id, sources[image.image_id]))
             if image.split == "holdout":
                 seen.add(image.patient_id)
-        return {ids[0]: TrainInput(**split)}
+        pool = cohort_images(session, self.pool, self.images) if self.pool else []
+        of_pool = _sources(session, self.home, [image.image_id for image in pool])
+        by_study = study_classes(session, self.labels, self.condition.split(",")) if self.condition else {}
+        classes = {image.image_id: by_study.get(image.study_id, -1) for image in chosen} if self.condition else {}
+        learned = {name for name, _ in split["train"]}
+        unseen = [(name, source) for name, source in of_pool.items() if name not in learned]
+        return {ids[0]: TrainInput(**split, pool=unseen, classes=classes)}
 
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Train, calibrate, and leave the model in the run's folder."""
