@@ -44,6 +44,7 @@ COMPARISON: dict[str, dict[str, Any]] = {
 class AnoGANRecipe(InversionRecipe, GANRecipe):
     """Parameters of `AnoGAN`."""
 
+    gan_share: float = 0.7
     weight: float = 0.1  # lambda: of the discrimination loss; 1 - lambda is the residual's
     guidance: Guidance = "feature"  # what the discrimination loss is
     search: str = "brief"  # the schedule of the mapping: encoder, brief, fast or paper
