@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 SIGMA = 1.5
 RADIUS = 5  # an 11 x 11 window, as in the paper
@@ -14,12 +15,11 @@ RADIUS = 5  # an 11 x 11 window, as in the paper
 @lru_cache(maxsize=8)
 def _blurring(length: int) -> Tensor:
     """The matrix (length, length) that takes Gaussian means along an axis, mirrored at both ends."""
-    window = torch.exp(-0.5 * (torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64) / SIGMA) ** 2)
-    matrix = torch.zeros(length, length, dtype=torch.float64)
-    for row in range(length):
-        for offset, weight in zip(range(-RADIUS, RADIUS + 1), window / window.sum(), strict=True):
-            at = (row + offset) % (2 * length)  # d c b a | a b c d | d c b a
-            matrix[row, at if at < length else 2 * length - 1 - at] += weight
+    offsets = torch.arange(-RADIUS, RADIUS + 1)
+    window = torch.exp(-0.5 * (offsets.double() / SIGMA) ** 2)
+    at = (torch.arange(length)[:, None] + offsets) % (2 * length)  # d c b a | a b c d | d c b a
+    mirrored = at.where(at < length, 2 * length - 1 - at)
+    matrix: Tensor = (functional.one_hot(mirrored, length) * (window / window.sum())[:, None]).sum(1)
     return matrix
 
 
