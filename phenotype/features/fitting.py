@@ -1,16 +1,20 @@
 """Fit one image model to the images of a cohort."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
+from phenotype.features.inference import calibrate_volumes, one_thread
 from phenotype.features.samples import Samples, Unit, prepare
 from phenotype.features.told import TARGETS, ClassedSamples, MaskedSamples
 from phenotype.features.views import Source
 from phenotype.models import base, build, model_class
-from phenotype.models.calibrate import calibrate
+from phenotype.models.base import ImageModel, Reduction
+from phenotype.models.calibrate import Calibration, calibrate
 from phenotype.models.files import read_training, save_model
 from phenotype.models.parameters import known_parameters, parse_parameters
 from phenotype.models.sheets import Sheets
+from phenotype.models.sliding import Sliding
 from phenotype.models.train import train
 from phenotype.models.watching import CollapseCheck, Observer, Watch, watch_aucp, watch_loss
 from phenotype.stage import Refused
@@ -37,9 +41,12 @@ def check(stage: "Train") -> dict[str, Any]:
         parameters = parse_parameters(stage.model, stage.parameters)
         if stage.condition and "classes" in known_parameters(stage.model):
             parameters.setdefault("classes", stage.condition.count(",") + 2)
+        dims = parameters.setdefault("dims", stage.dims)
         build(stage.model, stage.patch or stage.size, **parameters)
     except ValueError as error:
         raise Refused("parameters", str(error)) from None
+    if dims != stage.dims:
+        raise Refused("parameters", f"dims is {dims} here and {stage.dims} as --dims: leave it out here")
     return parameters
 
 
@@ -59,15 +66,19 @@ def fit_model(stage: "Train", images: "TrainInput", progress: Progress) -> str:
         framing=stage.framing,
         patches=stage.patches,
         seed=stage.seed,
+        window=stage.window,
+        within=stage.within,
+        dims=stage.dims,
+        spacing=stage.spacing,
     )
     folder = stage.folder
     folder.mkdir(parents=True, exist_ok=True)
-    unreadable = 0
+    unreadable = missing = 0
 
-    def samples(name: str, some: list[tuple[str, Source]]) -> Samples:
-        nonlocal unreadable
+    def samples(name: str, some: list[tuple[str, Source]], unit: Unit = unit) -> Samples:
+        nonlocal unreadable, missing
         found, failed = prepare(folder / f"{name}.samples", some, unit, progress)
-        unreadable += failed
+        unreadable, missing = unreadable + failed, missing + found.missing
         return found
 
     learn = samples("train", images.train)
@@ -118,15 +129,36 @@ def fit_model(stage: "Train", images: "TrainInput", progress: Progress) -> str:
         about=_about(stage, images),
         progress=progress,
     )
-    aside = samples("holdout", kept)
-    if len(set(aside.owners.tolist())) >= 2:
-        counted = calibrate(
-            model, aside, learn, groups=aside.owners, counted="random" if stage.patch else "highest"
-        )  # a volume is scored by its highest slice
+    counted = _calibrated(stage, model, kept, learn, unit, samples)
+    if counted is not None:
         save_model(model, folder, read_training(folder), counted)
     for path in folder.glob("*.samples"):
         path.unlink()
-    return f"{len(learn)} samples, {unreadable} images unreadable"
+    lungs = f", {missing} without lungs found" if stage.within == "lung" else ""
+    return f"{len(learn)} samples, {unreadable} images unreadable{lungs}"
+
+
+def _calibrated(
+    stage: "Train",
+    model: ImageModel,
+    kept: list[tuple[str, Source]],
+    learn: Samples,
+    unit: Unit,
+    samples: Callable[[str, list[tuple[str, Source]], Unit], Samples],
+) -> Calibration | None:
+    """The calibration on images kept aside, scored as all images will be; None where there are fewer than two."""
+    if stage.dims == 3:
+        with one_thread():
+            look = replace(unit.look, reduction=stage.reduction)
+            return calibrate_volumes([source for _, source in kept], model, look)
+    scorer = model
+    if stage.patch:
+        scorer = Sliding(model, stage.resolution, cast(Reduction, stage.reduction))
+        unit = replace(unit, patch=0, size=stage.resolution, masked=True)
+    aside = samples("holdout", kept, unit)
+    if len(set(aside.owners.tolist())) < 2:
+        return None
+    return calibrate(scorer, aside, learn, groups=aside.owners, counted="highest")  # as a volume is by its slices
 
 
 def _told(

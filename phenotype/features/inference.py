@@ -3,22 +3,26 @@
 One thread and one image a call: sums of floats depend on both, and a result must not depend on who computed it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from phenotype.features.views import Source, View, body_patches, read_views
-from phenotype.imaging import masks
-from phenotype.models.base import ImageModel
+from phenotype.features.views import Look, Patches, Source, View, body_patches, read_views
+from phenotype.features.volumes import Volume, read_volume
+from phenotype.imaging.files import Unreadable
+from phenotype.models.base import ImageModel, Reduction, reduce_map
 from phenotype.models.calibrate import Calibration
+from phenotype.models.ensemble import Ensemble
 from phenotype.models.files import load_calibration, load_model
+from phenotype.models.sliding import Sliding, slide
 
 Floats = NDArray[np.float32]
 
@@ -51,6 +55,21 @@ def trained(folder: Path) -> tuple[ImageModel, Calibration | None]:
     return load_model(folder), load_calibration(folder)
 
 
+@lru_cache(maxsize=4)
+def together(folders: tuple[Path, ...]) -> tuple[ImageModel, Calibration | None]:
+    """The model in one folder, or those in several as one, and the calibration; ValueError where one has none."""
+    if len(folders) == 1:
+        return trained(folders[0])
+    members = []
+    for folder in folders:
+        model, calibration = trained(folder)
+        if calibration is None:
+            raise ValueError(f"the model in {folder.name} is not calibrated: it cannot score together with others")
+        members.append((model, calibration))
+    ensemble = Ensemble(members)
+    return ensemble, ensemble.paired_calibration()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Torch on one thread."""
@@ -63,17 +82,21 @@ def one_thread() -> Iterator[None]:
 
 
 def embed_image(
-    source: Source, whole: ImageModel, patches: ImageModel, *, resolution: int, stride: int, slices: int, framing: str
+    source: Source, whole: ImageModel, patches: ImageModel, *, look: Look, resolution: int, stride: int, slices: int
 ) -> EmbeddedImage:
-    """Embed an image and its regions. A region's vector is the patch model's code, its texture and its place."""
-    codes, boxes, places, vectors = [], [], [], []
-    for seen, fine in read_views(source, [whole.recipe.size, resolution], slices, framing):
-        codes.append(whole.embed(_tensor(seen.pixels[None])).numpy()[0])
-        found = body_patches(fine, patches.recipe.size, stride)
-        vectors.append(np.hstack([patches.embed(_tensor(found.pixels)).numpy(), found.features]))
-        corners = fine.to_fractions(found.boxes.reshape(-1, 2, 2).astype(np.float64))
-        boxes.append(corners.reshape(-1, 4).astype(np.float32))
-        places.append(np.full(len(found.boxes), fine.slice, np.int32))
+    """Embed an image and its regions. A region's vector is the patch model's code, its texture and its place.
+
+    Regions of a model of cubes are cubes of the whole study; their texture is that of their middle plane. `look` is
+    that of the patch model.
+    """
+    sizes = [whole.recipe.size] + [resolution] * (look.dims == 2)
+    views = read_views(source, sizes, slices, look.framing, look.window, look.within)
+    codes = [whole.embed(_tensor(view.pixels[None])).numpy()[0] for view, *_ in views]
+    if look.dims == 3:
+        regions_of = _cubes(read_volume(source, look), patches, stride)
+    else:
+        regions_of = (_regions(fine, body_patches(fine, patches.recipe.size, stride), patches) for _, fine in views)
+    places, boxes, vectors = zip(*regions_of, strict=True)
     return EmbeddedImage(
         np.asarray(np.mean(codes, axis=0, dtype=np.float64), np.float32),
         np.concatenate(places),
@@ -82,16 +105,49 @@ def embed_image(
     )
 
 
-def score_image(
-    source: Source, model: ImageModel, calibration: Calibration | None, *, slices: int, framing: str
-) -> ScoredImage:
-    """Score an image: a volume by the slice that is furthest from normal.
+def _regions(
+    view: View, found: Patches, model: ImageModel, cubes: Floats | None = None
+) -> tuple[NDArray[np.int32], Floats, Floats]:
+    """Slices (n,), boxes (n, 4) as fractions and vectors (n, e) of patches, or of the cubes whose middle they are."""
+    codes = model.embed(_tensor(found.pixels if cubes is None else cubes)).numpy()
+    corners = view.to_fractions(found.boxes.reshape(-1, 2, 2).astype(np.float64)).reshape(-1, 4)
+    slices = np.full(len(found.boxes), view.slice, np.int32)
+    return slices, corners.astype(np.float32), np.hstack([codes, found.features])
 
-    The map is in standard deviations from what is usual at each pixel where the model was calibrated, else raw.
+
+def _cubes(volume: Volume, model: ImageModel, stride: int) -> Iterator[tuple[NDArray[np.int32], Floats, Floats]]:
+    """Regions of a volume, layer by layer; all cubes of the layers where nothing is inside of any."""
+    side, half = model.recipe.size, model.recipe.size // 2
+    layers = range((len(volume.pixels) - side) % stride // 2, len(volume.pixels) - side + 1, stride)
+    nowhere = True
+    for start in layers:
+        view = volume.plane(start + half)
+        if not view.inside.any() and not (nowhere and start == layers[-1]):
+            continue
+        nowhere = False
+        found = body_patches(view, side, stride)
+        corners = found.boxes[:, :2]
+        cubes = np.stack([volume.pixels[start : start + side, r : r + side, c : c + side] for r, c in corners])
+        yield _regions(view, found, model, cubes)
+
+
+def score_image(
+    source: Source, model: ImageModel, calibration: Calibration | None, *, look: Look, slices: int
+) -> ScoredImage:
+    """Score an image: a volume by the slice that is furthest from normal, or, by a model of cubes, as a whole.
+
+    The map is in standard deviations from what is usual at each pixel where the model was calibrated on whole views,
+    else raw; 0 where `look` leaves nothing to see. A model of patches slides over the view or volume (`Sliding`), its
+    map is of the slice where the mean of the map is highest.
     """
+    if look.dims == 3:
+        return _score_volume(read_volume(source, look), model, calibration, look)
+    if look.patch and not isinstance(model, Sliding):
+        model = Sliding(model, look.resolution, cast(Reduction, look.reduction))
     best: tuple[float, View, Floats] | None = None
-    for (view,) in read_views(source, [model.recipe.size], slices, framing):
-        scores, maps = model.score(_tensor(view.pixels[None]))
+    for (view,) in read_views(source, [model.recipe.size], slices, look.framing, look.window, look.within):
+        counts = torch.from_numpy(view.inside[None]) if look.patch or look.within != "image" else None
+        scores, maps = model.score(_tensor(view.pixels[None]), counts)
         score = float(scores[0])
         if best is None or score > best[0]:
             best = score, view, maps.numpy()[0]
@@ -100,7 +156,50 @@ def score_image(
     score, view, seen = best
     if calibration is not None:
         seen = calibration.z_maps(seen[None])[0]
-    smooth = np.where(masks.body_mask(view.pixels), ndimage.gaussian_filter(seen, 1.0), -np.inf)
+        if look.patch or look.within != "image":
+            seen = np.where(view.inside, seen, np.float32(0))
+    return _scored(score, view, seen, calibration)
+
+
+def score_volume(volume: Volume, model: ImageModel, reduction: str) -> tuple[float, Floats]:
+    """Score and map (z, y, x) of a volume by a model of cubes."""
+    with torch.no_grad():
+        scores, seen = slide(model, torch.from_numpy(volume.pixels), torch.from_numpy(volume.inside))
+        return float(reduce_map(scores[None], cast(Reduction, reduction))[0]), seen.numpy()
+
+
+def _score_volume(volume: Volume, model: ImageModel, calibration: Calibration | None, look: Look) -> ScoredImage:
+    score, seen = score_volume(volume, model, look.reduction)
+    planes = seen.sum(axis=(1, 2)) / np.maximum(volume.inside.sum(axis=(1, 2)), volume.inside[0].size / 20)
+    z = int(planes.argmax())  # a plane with hardly anything inside is no place to look at
+    return _scored(score, volume.plane(z), seen[z], calibration)
+
+
+def calibrate_volumes(sources: Sequence[Source], model: ImageModel, look: Look) -> Calibration | None:
+    """A calibration of the scores of whole volumes, of a patient each; it knows nothing of pixels. None where fewer
+    than two can be read."""
+    scores = []
+    for source in sources:
+        try:
+            scores.append(score_volume(read_volume(source, look), model, look.reduction)[0])
+        except Unreadable:
+            continue
+    if len(scores) < 2:
+        return None
+    shape = model.recipe.shape
+    return Calibration(
+        scores=np.asarray(scores, np.float64),
+        patients=np.arange(len(scores)),
+        pixel_mean=np.zeros(shape, np.float32),
+        pixel_std=np.ones(shape, np.float32),
+        pixel_grid=np.zeros((0, *shape), np.float32),
+        pixel_shares=np.zeros(0),
+        pixel_count=np.zeros(shape, np.int32),
+    )
+
+
+def _scored(score: float, view: View, seen: Floats, calibration: Calibration | None) -> ScoredImage:
+    smooth = np.where(view.inside, ndimage.gaussian_filter(seen, 1.0), -np.inf)
     peak = np.asarray(np.unravel_index(int(smooth.argmax()), smooth.shape), np.float64)
     row, column = view.to_fractions(peak + 0.5)
     p_value = None if calibration is None else float(calibration.p_values([score])[0])

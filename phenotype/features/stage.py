@@ -1,6 +1,8 @@
 """Train, Embed and Score: this room's door to the database."""
 
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,8 +13,9 @@ from db.queries.images import cohort_images, image_files
 from db.queries.labels import concept_ids, study_classes
 from db.tables import Anomaly, Cohort, Embedding, Image, Region, Run
 from db.write import insert_rows
-from phenotype.features.views import Source
+from phenotype.features.views import Look, Source
 from phenotype.imaging.cache import cache_folder
+from phenotype.imaging.window import WINDOWS
 from phenotype.models import MODELS
 from phenotype.stage import Fit, Refused, Stage, Subjects, done_by, find_run, knob, model_folder, run_of, tell
 
@@ -50,7 +53,14 @@ class Train(Fit):
     patch: int = knob(0, "side of the patches that a model of patches sees; 0 for whole images")
     resolution: int = knob(128, "side of the view that patches are cut from")
     slices: int = knob(8, "slices of a volume to learn from")
-    patches: int = knob(24, "patches of a view to learn from")
+    patches: int = knob(24, "patches of a view to learn from; cubes of a study")
+    dims: int = knob(2, "3 for cubes of side 'patch' from whole volumes, with voxels as long as wide and high")
+    spacing: float = knob(
+        0.0, "mm between the voxels of cubes; 0 for as many along the longer side as 'resolution' says"
+    )
+    window: str = knob("", f"of CT: {', '.join(WINDOWS)} or percentile; nothing for lung; all else by percentiles")
+    within: str = knob("image", "what is not blanked: the 'image', the 'body' or the 'lung' (body if there is none)")
+    reduction: str = knob("top10", "scores of patches to that of an image: mean, top10 (of the highest tenth) or max")
     steps: int = knob(0, "training steps; 0 for what suits the model")
     batch_size: int = knob(0, "samples a step; 0 for what suits the model")
     learning_rate: float = knob(0.0, "0 for what suits the model")
@@ -92,6 +102,18 @@ class Train(Fit):
             raise Refused("model", f"no model is called '{self.model}'; there are {', '.join(MODELS)}")
         if self.framing not in ("body", "image"):
             raise Refused("framing", f"'{self.framing}' is no framing; use 'body' or 'image'")
+        if self.window not in ("", "percentile", *WINDOWS):
+            raise Refused("window", f"'{self.window}' is no window; use {', '.join(WINDOWS)} or percentile")
+        if self.within not in ("image", "body", "lung"):
+            raise Refused("within", f"'{self.within}' is no part of an image; use 'image', 'body' or 'lung'")
+        if self.reduction not in ("mean", "top10", "max"):
+            raise Refused("reduction", f"'{self.reduction}' is no reduction; use 'mean', 'top10' or 'max'")
+        if self.dims not in (2, 3) or (self.dims == 3 and not self.patch):
+            raise Refused("dims", f"dims {self.dims} with patch {self.patch}: dims is 2, or 3 with a patch above 0")
+        if self.spacing < 0 or (self.spacing and self.dims == 2):
+            raise Refused("spacing", f"{self.spacing:g} mm: spacing is that of cubes (dims 3), and above 0")
+        if self.patch > self.resolution and self.dims == 2:
+            raise Refused("patch", f"patches of {self.patch} do not fit into views of {self.resolution}")
         if self.watch not in ("none", "loss", "aucp"):
             raise Refused("watch", f"'{self.watch}' is nothing to watch; use 'none', 'loss' or 'aucp'")
         family = MODELS[self.model]
@@ -109,7 +131,7 @@ class Train(Fit):
             labels=find_run(session, "label", self.labels) if concepts else "",
             pool=find_run(session, "cohort", self.pool) if self.watch == "aucp" else "",
         )
-        if self.parameters or concepts or self.target:
+        if self.parameters or concepts or self.target or self.dims == 3:
             from phenotype.features.fitting import check
 
             check(stage)
@@ -154,7 +176,7 @@ class _PerImage(Stage):
     images: str = run_of("assemble", "the run that put the images together")
     slices: int = knob(8, "slices of a volume to look at")
     kind: str = knob("", "the kind of image that the model has learned from", hidden=True)
-    framing: str = knob("", "what of it the model has seen", hidden=True)
+    look: str = knob("", "how it has looked at them: fields of `Look` as JSON", hidden=True)
 
     subject: ClassVar[str] = "image_id"
     batch: ClassVar[int] = 8
@@ -169,11 +191,27 @@ class _PerImage(Stage):
         return _sources(session, self.home, ids)
 
 
-def _as_learned(session: Session, run_id: str) -> tuple[str, str]:
-    """The kind of image and the framing that a model has learned from."""
+def _as_learned(session: Session, run_id: str) -> tuple[str, dict[str, Any]]:
+    """The kind of image that a model has learned from, and how it looked at them, as fields of `Look`."""
     recipe = session.get_one(Run, run_id).recipe
     kind = session.scalars(select(Cohort.images).where(Cohort.id == recipe["cohort"])).one()
-    return kind, recipe["framing"]
+    return kind, {f.name: recipe.get(f.name, f.default) for f in fields(Look)}
+
+
+def _scored_together(runs: Sequence[Run], home: Path) -> None:
+    """Refused unless the models were calibrated on the same images: their scores are compared patient by patient."""
+    if len({run.id for run in runs}) < len(runs):
+        raise Refused("model", "a model is named twice; an ensemble is made of different ones")
+    for key in ("cohort", "images", "framing", "window", "within"):
+        if len({run.recipe.get(key) for run in runs}) > 1:
+            raise Refused("models", f"models scored together must have learned with the same '{key}'")
+    if len({run.recipe["watch"] != "none" for run in runs}) > 1:
+        raise Refused("models", "models scored together must be watched all, or none: a watched one calibrates on less")
+    for run in runs:
+        if run.recipe["patch"]:
+            raise Refused("models", f"'{run.label}' has learned from patches; models of whole images score together")
+        if not (model_folder(home, run.id) / "calibration.safetensors").exists():
+            raise Refused("models", f"'{run.label}' is not calibrated; its cohort needs a --holdout")
 
 
 @dataclass(frozen=True)
@@ -191,10 +229,12 @@ class Embed(_PerImage):
     def resolve(self, session: Session, home: Path) -> Self:
         """With the kind of image that the models know."""
         stage = super().resolve(session, home)
-        known = _as_learned(session, stage.whole)
-        if known != _as_learned(session, stage.patches):
-            raise Refused("models", "the models of whole images and of patches have learned from other kinds of view")
-        return replace(stage, kind=known[0], framing=known[1])
+        kind, look = _as_learned(session, stage.whole)
+        kind_of_patches, look_of_patches = _as_learned(session, stage.patches)
+        for key in ("framing", "window", "within"):
+            if kind != kind_of_patches or look[key] != look_of_patches[key]:
+                raise Refused("models", f"the models of whole images and of patches differ in kind of image or '{key}'")
+        return replace(stage, kind=kind, look=json.dumps(look_of_patches))
 
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Image id to EmbeddedImage."""
@@ -211,7 +251,7 @@ class Embed(_PerImage):
                     resolution=self.resolution,
                     stride=self.stride,
                     slices=self.slices,
-                    framing=self.framing,
+                    look=Look(**json.loads(self.look)),
                 )
                 for image, source in inputs.items()
             }
@@ -229,7 +269,7 @@ class Embed(_PerImage):
 class Score(_PerImage):
     """Say how far images are from the normal that a model has learned, and where."""
 
-    model: str = run_of("train", "the model of the normal", "f-anogan-image")
+    model: str = run_of("train", "the model of the normal, or several with + between them", "f-anogan-image")
 
     name: ClassVar[str] = "score"
     results: ClassVar = (Anomaly,)
@@ -237,24 +277,32 @@ class Score(_PerImage):
 
     @property
     def label(self) -> str:
-        """The model's name."""
+        """The model's name; of several, with + between them."""
         return self.scores_with
 
     def resolve(self, session: Session, home: Path) -> Self:
-        """With the kind of image that the model knows."""
-        stage = super().resolve(session, home)
-        label = session.get_one(Run, stage.model).label
-        kind, framing = _as_learned(session, stage.model)
-        return replace(stage, kind=kind, framing=framing, scores_with=label)
+        """With the kind of image that the model knows, or that all of them know."""
+        names = self.model.split("+")
+        if len(names) > 1 and not all(names):
+            raise Refused("model", f"'{self.model}' names no model on one side of a +; write both")
+        stages = [super(Score, replace(self, model=name)).resolve(session, home) for name in names]
+        runs = [session.get_one(Run, stage.model) for stage in stages]
+        if len(runs) > 1:
+            _scored_together(runs, home)
+        kind, look = _as_learned(session, runs[0].id)
+        labels = "+".join(run.label for run in runs)
+        return replace(
+            stages[0], model="+".join(run.id for run in runs), kind=kind, look=json.dumps(look), scores_with=labels
+        )
 
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Image id to ScoredImage."""
-        from phenotype.features.inference import one_thread, score_image, trained
+        from phenotype.features.inference import one_thread, score_image, together
 
-        model, calibration = trained(model_folder(Path(self.home), self.model))
+        model, calibration = together(tuple(model_folder(Path(self.home), run) for run in self.model.split("+")))
         with one_thread():
             return {
-                i: score_image(s, model, calibration, slices=self.slices, framing=self.framing)
+                i: score_image(s, model, calibration, slices=self.slices, look=Look(**json.loads(self.look)))
                 for i, s in inputs.items()
             }
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from phenotype.imaging import masks, regions, window
+from phenotype.features import places
+from phenotype.imaging import regions, window
 from phenotype.imaging.cache import read_cached
 from phenotype.imaging.files import FileRef, Unreadable
 
@@ -25,6 +26,20 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """How a model has learned to look at images; it is shown no others. Fields as of `Train`'s recipe."""
+
+    framing: str = "body"
+    window: str = ""
+    within: str = "image"
+    patch: int = 0
+    resolution: int = 128
+    dims: int = 2
+    spacing: float = 0.0
+    reduction: str = "top10"
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """A square view of one slice (0 for a radiograph) of an image of `shape` (rows, columns)."""
 
@@ -32,6 +47,8 @@ class View:
     pixels: Floats
     frame: window.Frame
     shape: tuple[int, int]
+    inside: NDArray[np.bool_]  # of the view's shape: the body, or what a model is to look at
+    missing: bool = False  # it was to look at the lungs, and they were not found
 
     def to_fractions(self, points: NDArray[np.generic]) -> NDArray[np.float64]:
         """Points (..., 2) of the view as fractions of the image's rows and columns, inside it."""
@@ -48,24 +65,37 @@ class View:
         return whole
 
 
-COARSE = 128  # side of the view in which the body is looked for
-
-
-def read_views(source: Source, sizes: Sequence[int], slices: int, framing: str) -> list[tuple[View, ...]]:
+def read_views(
+    source: Source, sizes: Sequence[int], slices: int, framing: str, window_name: str = "", within: str = "image"
+) -> list[tuple[View, ...]]:
     """The views of an image: one for a radiograph, `slices` evenly spaced ones for a volume; each in all `sizes`.
 
-    framing  "body": the box around the body, stretched to the square, so that place and size of the body, and the
-             borders that collimation leaves, differ less between images; "image": all of it, on black
+    framing      "body": the box around the body, stretched to the square, so that place and size of the body, and the
+                 borders that collimation leaves, differ less between images; "image": all of it, on black
+    window_name  as of `window.window_of`; percentiles are those of the body in all these slices together
+    within       "image", or what is not blanked to 0: the "body", or the "lung" (the body where no lungs were found).
+                 Slices of a CT that do not reach the lungs are then left out
 
     Raises `imaging.files.Unreadable` where the files cannot be read.
     """
     chosen, images = _slices(source, slices)
-    shape = (int(images[0].shape[0]), int(images[0].shape[1]))
-    box = body_box(images, source.modality) if framing == "body" else None
+    found = places.find(images, source.modality, within)
+    bodies = found.over(found.body, window.Frame((1.0, 1.0), (0.0, 0.0)), found.shape)
+    values = [image[body] if body.any() else image for image, body in zip(images, bodies, strict=True)]
+    seen_through = window.window_of(window_name, source.modality, values)
+    box = found.box() if framing == "body" else None
     views = []
-    for index, image in zip(chosen, images, strict=True):
-        standardized = [window.standardize(image, source.modality, size, box=box) for size in sizes]
-        views.append(tuple(View(int(index), seen, frame, shape) for seen, frame in standardized))
+    for n, (index, image) in enumerate(zip(chosen, images, strict=True)):
+        if not found.inside[n].any() and found.inside.any():
+            continue
+        sized = []
+        for size in sizes:
+            seen, frame = window.standardize(image, source.modality, size, seen_through, box)
+            inside = found.over(found.inside[n : n + 1], frame, seen.shape)[0]
+            if within != "image":
+                seen = np.where(inside, seen, np.float32(0))
+            sized.append(View(int(index), seen, frame, found.shape, inside, found.missing))
+        views.append(tuple(sized))
     return views
 
 
@@ -84,19 +114,6 @@ def _slices(source: Source, count: int) -> tuple[NDArray[np.intp], list[Floats]]
     return chosen, images
 
 
-def body_box(images: Sequence[Floats], modality: str) -> tuple[int, int, int, int]:
-    """The box (row0, col0, row1, col1) around the body in any of these images of one shape."""
-    corners = []
-    for image in images:
-        view, frame = window.standardize(image, modality, COARSE)
-        row0, col0, row1, col1 = regions.box_of(masks.body_mask(view))
-        corners.append(frame.to_original([[row0, col0], [row1, col1]]))
-    shape = np.asarray(images[0].shape)
-    low = np.floor(np.clip(np.min([c[0] for c in corners], axis=0), 0, shape - 1)).astype(int)
-    high = np.ceil(np.clip(np.max([c[1] for c in corners], axis=0), low + 1, shape)).astype(int)
-    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
-
-
 @dataclass(frozen=True, slots=True)
 class Patches:
     """The patches (n, side, side) of a view that lie on the body, at boxes (n, 4) of the view, with their features."""
@@ -107,22 +124,24 @@ class Patches:
 
 
 def body_patches(view: View, side: int, stride: int) -> Patches:
-    """Patches on a regular grid whose centre is on the body; all of them where no body was found."""
-    body = masks.body_mask(view.pixels)
+    """Patches on a regular grid whose centre is inside; all of them where nothing is."""
     boxes = regions.grid(view.pixels.shape, side, stride)
     centre = (boxes[:, :2] + boxes[:, 2:]) // 2
-    inside = body[centre[:, 0], centre[:, 1]]
+    inside = view.inside[centre[:, 0], centre[:, 1]]
     boxes = boxes[inside] if inside.any() else boxes
     pixels = regions.cut(view.pixels, boxes)
-    return Patches(boxes, pixels, regions.features(pixels, boxes, regions.box_of(body)))
+    return Patches(boxes, pixels, regions.features(pixels, boxes, regions.box_of(view.inside)))
 
 
-def random_patches(view: View, side: int, count: int, rng: np.random.Generator) -> Floats:
-    """`count` patches (count, side, side) at random places of the body."""
-    body = masks.body_mask(view.pixels)
-    half, size = side // 2, view.pixels.shape[0]
-    places = np.argwhere(body[half : size - half + 1, half : size - half + 1])
-    if len(places) == 0:
-        places = np.argwhere(np.ones((size - side + 1, size - side + 1), dtype=np.bool_))
-    corners = places[rng.integers(0, len(places), count)].astype(np.int32)
-    return regions.cut(view.pixels, np.hstack([corners, corners + side]).astype(np.int32))
+def random_corners(
+    inside: NDArray[np.bool_], side: int, count: int, rng: np.random.Generator
+) -> list[tuple[slice, ...]]:
+    """Where `count` patches of a view, or cubes of a volume, lie: at random places whose centre is inside."""
+    half = side // 2
+    free = inside[tuple(slice(half, n - side + half + 1) for n in inside.shape)]
+    centres = np.flatnonzero(free)
+    if not len(centres):
+        centres = np.arange(free.size)
+    drawn = centres[rng.integers(0, len(centres), count)]
+    corners = np.stack(np.unravel_index(drawn, free.shape), axis=1)
+    return [tuple(slice(int(at), int(at) + side) for at in corner) for corner in corners]

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LUNG_WINDOW = (-1350.0, 150.0)  # HU: centre -600, width 1500
+WINDOWS: dict[str, tuple[float, float]] = {  # HU, as radiologists set them for these organs
+    "lung": LUNG_WINDOW,
+    "mediastinum": (-135.0, 215.0),  # centre 40, width 350
+    "soft": (-160.0, 240.0),  # centre 40, width 400
+    "bone": (-500.0, 1300.0),  # centre 400, width 1800
+    "brain": (0.0, 80.0),  # centre 40, width 80
+    "liver": (-20.0, 140.0),  # centre 60, width 160
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +51,7 @@ def standardize(
 
     pixels    (rows, columns), as of `read_pixels`
     modality  "CT" is seen through the lung window; everything else is stretched between its 1st and 99th percentile
-    window    (low, high), instead of these
-
+    window    (low, high), instead of these; `window_of` knows them by name
     box       (row0, col0, row1, col1): only this part of the image is seen, stretched to the square
 
     Without a box the longer side fills the view, the shorter one is centred on black. Resized by area averaging: each
@@ -76,6 +84,52 @@ def standardize(
     view = np.zeros((size, size), dtype=np.float32)
     view[top : top + height, left : left + width] = np.clip(small, 0.0, 1.0)
     return view, Frame((height / rows, width / columns), (float(top), float(left)))
+
+
+def window_of(name: str, modality: str, values: Iterable[NDArray[np.float32]]) -> tuple[float, float]:
+    """The (low, high) that an image is seen through.
+
+    name    one of WINDOWS; "percentile": from the 1st to the 99th percentile of `values`; "": lung for CT, else
+            percentiles. Only CT has a unit: whatever the name, everything else is seen through its percentiles
+    values  what to take the percentiles of: all slices of an image together, so that they remain comparable
+
+    Raises ValueError for a name that is none of these.
+    """
+    if name not in ("", "percentile", *WINDOWS):
+        raise ValueError(f"'{name}' is no window; use {', '.join(WINDOWS)} or percentile")
+    if modality == "CT" and name != "percentile":
+        return WINDOWS[name or "lung"]
+    low, high = np.percentile(np.concatenate([v.ravel() for v in values]), (1.0, 99.0))
+    return float(low), float(high)
+
+
+def resample(volume: NDArray[np.float32], shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """A volume with other numbers of slices, rows and columns: the mean over the length that each new voxel covers
+    along an axis where there are fewer, linear interpolation where there are more. No more than one slice and a
+    hundredth of the volume are held in another precision."""
+    flat = np.empty((len(volume), *shape[1:]), np.float32)
+    for i, one in enumerate(volume):
+        flat[i] = _fitted(_fitted(one.astype(np.float64), shape[1]).T, shape[2]).T
+    if len(volume) == shape[0]:
+        return flat
+    out = np.empty(shape, np.float32)
+    step = max(1, shape[1] // 100)
+    for row in range(0, shape[1], step):
+        rows = flat[:, row : row + step]
+        out[:, row : row + step] = _fitted(rows.reshape(len(rows), -1).astype(np.float64), shape[0]).reshape(
+            shape[0], *rows.shape[1:]
+        )
+    return out
+
+
+def _fitted(image: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    length = image.shape[0]
+    if count <= length:
+        return _average(image, count)
+    at = np.clip((np.arange(count) + 0.5) * (length / count) - 0.5, 0, length - 1)
+    below = np.minimum(at.astype(np.intp), max(0, length - 2))
+    part = (at - below)[:, None]
+    return np.asarray(image[below] * (1 - part) + image[np.minimum(below + 1, length - 1)] * part, np.float64)
 
 
 def slices(count: int, n: int) -> NDArray[np.intp]:
