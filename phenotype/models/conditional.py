@@ -1,9 +1,11 @@
 """GANs that are told a class: they make images of the class asked for.
 
 `cgan`: Mirza and Osindero 2014, "Conditional generative adversarial nets": the class is given to both players. To the
-generator beside z, as there; to the discriminator as a projection (Miyato and Koyama 2018, "cGANs with projection
-discriminator"), which learns it faster than a class beside the pixels. `ac-gan`: Odena et al. 2017, "Conditional image
-synthesis with auxiliary classifier GANs": the discriminator is not told the class, it says it.
+generator beside z, as there; to the discriminator as a logit of its own beside the common one, after the projection of
+Miyato and Koyama 2018, "cGANs with projection discriminator", here of maps that still have places. `ac-gan`: Odena et
+al. 2017, "Conditional image synthesis with auxiliary classifier GANs": the discriminator is not told the class, it says
+it. It learns the class from real images alone, while in the paper generated ones teach it too: with those, the two
+players agreed on a sign of the class that no real image has.
 
 Where a class is not known (-1) it is given as no class at all: such images still teach what is real.
 """
@@ -49,7 +51,8 @@ class ConditionalGAN(DCGAN):
     def __init__(self, recipe: ConditionalRecipe) -> None:
         super().__init__(recipe)
         self.generator = decoder(recipe.size, recipe.width, recipe.latent + recipe.classes, dims=recipe.dims)
-        self.of_class = nn.Linear(channels(recipe.width, recipe.size)[-1], recipe.classes)
+        places = channels(recipe.width, recipe.size)[-1] * 4**recipe.dims
+        self.of_class = nn.Sequential(nn.Flatten(), nn.Linear(places, recipe.classes))
 
     def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (n, 1, *spatial) in [0, 1] of latent vectors (n, latent) and classes (n,); -1, or None: no class."""
@@ -66,7 +69,7 @@ class ConditionalGAN(DCGAN):
     def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits (n,) of images as real ones of the classes `y` (-1: of any); None: of the class most like them."""
         maps = self.trunk(2.0 * x - 1.0)
-        by_class: Tensor = self.of_class(maps.flatten(2).mean(2))
+        by_class: Tensor = self.of_class(maps)
         likeness = by_class.amax(1) if y is None else (by_class * self._one_hot(y, x)).sum(1)
         logits: Tensor = self.head(maps).squeeze(1) + likeness
         return logits
@@ -124,7 +127,7 @@ class AuxiliaryClassifierGAN(ConditionalGAN):
 
     def class_logits(self, x: Tensor) -> Tensor:
         """Logits (n, classes) of the classes of images in [0, 1]."""
-        logits: Tensor = self.of_class(self.trunk(2.0 * x - 1.0).flatten(2).mean(2))
+        logits: Tensor = self.of_class(self.trunk(2.0 * x - 1.0))
         return logits
 
     @torch.no_grad()
@@ -139,8 +142,8 @@ class AuxiliaryClassifierGAN(ConditionalGAN):
 
     def _adversary_losses(self, real: Tensor, fake: Tensor, y: Tensor, random: Generator) -> Losses:
         losses = super()._adversary_losses(real, fake, y, random)
-        of_class = sum(known_cross_entropy(self.class_logits(images), y) for images in (real, fake))
-        return losses | {"loss": losses["loss"] + of_class, "class": torch.as_tensor(of_class)}
+        of_class = known_cross_entropy(self.class_logits(real), y)
+        return losses | {"loss": losses["loss"] + of_class, "class": of_class}
 
 
 def known_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

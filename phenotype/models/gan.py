@@ -214,3 +214,17 @@ def gradient_penalty(judge: Callable[[Tensor], Tensor], real: Tensor, fake: Tens
     (gradient,) = torch.autograd.grad(judge(between).sum(), between, create_graph=True)
     norms: Tensor = gradient.flatten(1).pow(2).sum(1).add(1e-12).sqrt()  # the root of 0 has no derivative
     return (norms - 1.0).pow(2).mean()
+
+
+def attribute_vector(z: Tensor, has: Tensor) -> Tensor:
+    """The direction (latent,) in z of what some images have: mean of the z (n, latent) that `has` (n,) it - of others.
+
+    Added to the z of an image without, it gives an image with it: the vector arithmetic of Radford et al. 2016, who
+    look at generated images and note which of them have it. ValueError if all have it, or none.
+    """
+    if has.dtype != torch.bool or has.shape != z.shape[:1] or has.all() or not has.any():
+        raise ValueError(
+            f"has must be bool, one for each z, some True and some False, not {has.dtype} of {tuple(has.shape)} with "
+            f"{int(has.sum())} True beside {len(z)} z"
+        )
+    return z[has].mean(0) - z[~has].mean(0)
