@@ -13,10 +13,21 @@ from phenotype.models.calibrate import calibrate
 from phenotype.models.train import train
 
 SIZE = 32
-TRAINING = {"cae": (400, 2e-3, 0.9, 0.9), "f-anogan": (600, 1e-3, 0.7, 0.6)}  # steps, learning rate; AUROC, peaks found
+TRAINING = {  # steps, learning rate; AUROC, peaks found
+    "cae": (400, 2e-3, 0.9, 0.9),
+    "f-anogan": (600, 1e-3, 0.7, 0.6),
+    "dcgan": (300, 1e-3, 0.8, 0.0),  # a discriminator's slope says little of where
+    "wgan": (600, 1e-3, 0.7, 0.0),
+    "healthy": (200, 2e-3, 0.95, 0.8),
+}
+LEFT_OUT = {  # no detectors of their own
+    "cgan": "is told classes",
+    "ac-gan": "is told classes",
+    "pix2pix": "is told images",
+}
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(set(MODELS) - set(LEFT_OUT)))
 def test_planted_spots_are_found(name, tmp_path):
     steps, learning_rate, auroc, hits = TRAINING[name]
     training = Images(normal(160, SIZE, seed=1))
