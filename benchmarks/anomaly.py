@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import gettempdir
@@ -39,7 +39,7 @@ def main():
     parser.add_argument("--json", type=Path, help="where the results go")
     parser.add_argument("--docs", action="store_true", help="write docs/anomaly.md from the results")
     parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "phenotype-anomaly")
-    parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each; 0 for this one alone")
     parser.add_argument("--only", default="", help="only jobs whose 'data model seed' contains this")
     parser.add_argument("--again", default="", help="models whose results are thrown away first, with commas")
     parser.add_argument("--steps", type=int, default=0, help="training steps, to try things out; 0 for the model's own")
@@ -68,25 +68,37 @@ def run(data, chosen, args, done):
         print(f"{one.name}: {len(one.films)} images", flush=True)
     started = time.monotonic()
     failed = 0
-    with ProcessPoolExecutor(max(1, args.jobs), mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(measure, *job, args.steps): job for job in jobs}
-        for number, future in enumerate(as_completed(running), 1):
-            one, name, seed = running[future]
-            try:
-                found = future.result()
-            except Exception as error:
-                failed += 1
-                print(
-                    f"[{number}/{len(jobs)}] {one.name} {name} {seed} FAILED: {type(error).__name__}: {error}",
-                    flush=True,
-                )
-                continue
-            done.add(found)
-            told = ", ".join(f"{row['data']} {row['image_auroc']:.3f}" for row in found)
-            minutes = (time.monotonic() - started) / 60
-            print(f"[{number}/{len(jobs)}, {minutes:.1f} min] {name} seed {seed}: image AUROC {told}", flush=True)
+    for number, (job, future) in enumerate(finished(jobs, args), 1):
+        one, name, seed = job
+        minutes = (time.monotonic() - started) / 60
+        told = f"[{number}/{len(jobs)}, {minutes:.1f} min] {one.name} {name} seed {seed}"
+        try:
+            rows = future.result()
+        except Exception as error:
+            failed += 1
+            print(f"{told} FAILED: {type(error).__name__}: {error}", flush=True)
+            continue
+        done.add(rows)
+        print(f"{told}: " + ", ".join(f"{row['data']} {row['image_auroc']:.3f}" for row in rows), flush=True)
     if failed:
         print(f"{failed} of {len(jobs)} failed; repeat the command to try them again")
+
+
+def finished(jobs, args):
+    """Each job with its future, as they end."""
+    if args.jobs < 1:
+        for job in jobs:
+            future = Future()
+            try:
+                future.set_result(measure(*job, args.steps))
+            except Exception as error:
+                future.set_exception(error)
+            yield job, future
+        return
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(measure, *job, args.steps): job for job in jobs}
+        for future in as_completed(running):
+            yield running[future], future
 
 
 class Results:

@@ -13,11 +13,12 @@ from PIL import Image
 
 from phenotype.demo.cases import draw_studies
 from phenotype.demo.lesions import radiograph
-from phenotype.features.views import body_box
-from phenotype.imaging.window import resize, standardize
+from phenotype.features import places
+from phenotype.imaging.window import Frame, resize, standardize, window_of
 
 LESION_SEED = 7
 PHANTOMS = 600
+REVISION = 2  # raised when the same film gives another view than before
 TRUTH = 64  # side of the masks that all maps are compared with
 
 
@@ -61,7 +62,7 @@ class Dataset:
     def __init__(self, name, folder, work):
         self.name, self.folder, self.work = name, folder, work
         self.films = {"kermany": _kermany, "shenzhen": _shenzhen, "demo": _phantoms}[name](folder)
-        told = repr([(film.where, film.patient, film.sick, film.test) for film in self.films])
+        told = repr(REVISION) + repr([(film.where, film.patient, film.sick, film.test) for film in self.films])
         self.key = hashlib.sha256(told.encode()).hexdigest()[:12]
         parts = {part: sum(p(film) for film in self.films) for part, p in PARTS.items()}
         if min(parts["healthy"], parts["sick"]) < 10:
@@ -123,30 +124,32 @@ class Dataset:
 
     def _view(self, n, size):
         pixels = self._pixels(n)
-        return standardize(pixels, "CR", size, box=body_box([pixels], "CR"))[0]
+        return standardize(pixels, "CR", size, *_framed(pixels))[0]
 
     def _planted(self, n, size):
         film, pixels = self.films[n], self._pixels(n)
-        box = body_box([pixels], "CR")
-        none = np.zeros((TRUTH, TRUTH), bool)
-        if self.name == "demo":
-            view = standardize(pixels, "CR", size, box=box)[0]
-            if not film.sick:
-                return view, none
+        (low, high), box = _framed(pixels)
+        if self.name != "demo" and not film.sick:
+            part = pixels[box[0] : box[2], box[1] : box[3]]
+            own = int.from_bytes(hashlib.sha256(film.where.encode()).digest()[:4], "big")
+            seen = np.clip((part - low) / max(high - low, 1e-6), 0, 1)
+            seen, mask = plant(seen, np.random.default_rng([LESION_SEED, own]))
+            share = resize(mask.astype(np.float32), TRUTH, TRUTH)
+            return standardize(seen, "CR", size, (0.0, 1.0), (0, 0, *seen.shape))[0], share > 0.5 * share.max()
+        view, mask = standardize(pixels, "CR", size, (low, high), box)[0], np.zeros((TRUTH, TRUTH), bool)
+        if self.name == "demo" and film.sick:
             study = _studies()[int(film.where)]
             without = np.asarray(radiograph(study.person.build, study.view, ())[0], np.float32)
             change = resize(np.abs(pixels - without)[box[0] : box[2], box[1] : box[3]], TRUTH, TRUTH)
-            return view, change > 0.5 * change.max()
-        if film.sick:
-            return standardize(pixels, "CR", size, box=box)[0], none
-        part = pixels[box[0] : box[2], box[1] : box[3]]
-        low, high = np.percentile(part, (1, 99))
-        seen = np.clip((part - low) / max(high - low, 1e-6), 0, 1)
-        own = int.from_bytes(hashlib.sha256(film.where.encode()).digest()[:4], "big")
-        lesioned, mask = plant(seen, np.random.default_rng([LESION_SEED, own]))
-        share = resize(mask.astype(np.float32), TRUTH, TRUTH)
-        changed = standardize(lesioned, "CR", size, window=(0.0, 1.0), box=(0, 0, *lesioned.shape))[0]
-        return changed, share > 0.5 * share.max()
+            mask = change > 0.5 * change.max()
+        return view, mask
+
+
+def _framed(pixels):
+    """The window and the box that the pipeline sees a radiograph through."""
+    found = places.find([pixels], "CR", "image")
+    body = found.over(found.body, Frame((1.0, 1.0), (0.0, 0.0)), found.shape)[0]
+    return window_of("", "CR", [pixels[body] if body.any() else pixels]), found.box()
 
 
 PARTS = {"healthy": lambda film: not film.sick, "sick": lambda film: film.sick}

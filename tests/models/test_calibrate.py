@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from model_images import Images, normal
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import false_discovery_control, kstest
 
@@ -24,6 +27,7 @@ from phenotype.models.files import (
 )
 
 SIZE = 16
+KERMANY = Path(__file__).resolve().parents[3] / "shared" / "data" / "kermany" / "train" / "NORMAL"
 
 
 def of_scores(scores) -> Calibration:
@@ -256,3 +260,24 @@ def test_a_calibration_of_another_version_is_refused(tmp_path):
     write_manifest(tmp_path / "model.json", manifest)
     with pytest.raises(ModelFileError, match="format 1, this version reads 2"):
         load_calibration(tmp_path)
+
+
+@pytest.mark.skipif(not KERMANY.exists(), reason=f"no real radiographs at {KERMANY}")
+def test_pixel_p_values_of_real_radiographs():
+    """Healthy children, a patient each: 5 % of other patients' pixels, and more where trained-on images calibrate."""
+    of_patient = {re.sub(r"-\d+.jpe?g$", "", path.name): path for path in sorted(KERMANY.iterdir())}
+    paths = np.random.default_rng(1).permutation(sorted(of_patient.values()))[:450]
+    views = [np.asarray(Image.open(path).convert("L").resize((32, 32), Image.Resampling.BOX)) for path in paths]
+    images = np.stack(views).astype(np.float32)[:, None] / 255
+    training, held_out, new = Images(images[:150]), Images(images[150:300]), images[300:]
+    model = build("pca", 32, term="residual")
+    model.fit(training, 0)
+    maps = model.score(torch.from_numpy(new))[1].numpy()
+    nobody = Images(images[:0])
+    p = calibrate(model, held_out, training).pixel_p_values(maps)
+    wrong = calibrate(model, training, nobody).pixel_p_values(maps)
+    print(f"p <= 0.05: {(p <= 0.05).mean():.3f}, by training images {(wrong <= 0.05).mean():.3f}")
+    print(f"p <= 0.01: {(p <= 0.01).mean():.4f}, by training images {(wrong <= 0.01).mean():.4f}")
+    assert 0.03 <= (p <= 0.05).mean() <= 0.06 < (wrong <= 0.05).mean()
+    assert (p <= 0.01).mean() < 0.015 < (wrong <= 0.01).mean()
+    assert (discoveries(p, 0.1).mean((1, 2)) > 0.01).mean() < 0.1
