@@ -139,7 +139,7 @@ def save_model(
         manifest["calibration"] = {**calibration.told(), "tensors": entry}
     from phenotype.models.card import CARD, model_card
 
-    write_whole(folder / CARD, model_card(manifest).encode())
+    write_whole(folder / CARD, model_card(json.loads(canonical(manifest))).encode())
     write_manifest(folder / "model.json", manifest)
     return folder
 

@@ -163,7 +163,8 @@ class ReconstructionError:
         total = 0.0
         for batch in batches(self.source, 64):
             x = _tensor(batch, model)
-            shown = model.pictures(x, random)
+            with torch.no_grad():
+                shown = model.pictures(x, random)
             if "reconstructed" not in shown:
                 raise ValueError(f"{model.name} reconstructs nothing; watch its loss or aucp")
             total += float((shown["reconstructed"] - x.squeeze(1)).double().pow(2).mean()) * len(batch)
