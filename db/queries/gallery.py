@@ -223,7 +223,7 @@ def top_anomalies(session: Session, run_id: str, limit: int) -> list[ScoredImage
 
 def anomaly_scores(session: Session, run: RunRecipe) -> list[ImageScore]:
     """The scores of all images of a run of `score`, ascending."""
-    model = run_recipe(session, run.recipe.get("model", ""))
+    model = run_recipe(session, run.recipe.get("model", "").split("+")[0])  # several have learned from one cohort
     learned = and_(
         CohortStudy.study_id == Image.study_id,
         CohortStudy.cohort_id == (model.recipe.get("cohort", "") if model else ""),
