@@ -25,6 +25,7 @@ from phenotype.models.files import load_calibration, load_model
 from phenotype.models.sliding import Sliding, slide
 
 Floats = NDArray[np.float32]
+HALF = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,8 @@ def _scored(score: float, view: View, seen: Floats, calibration: Calibration | N
     peak = np.asarray(np.unravel_index(int(smooth.argmax()), smooth.shape), np.float64)
     row, column = view.to_fractions(peak + 0.5)
     p_value = None if calibration is None else float(calibration.p_values([score])[0])
-    return ScoredImage(score, p_value, view.slice, float(row), float(column), view.over_image(seen).astype(np.float16))
+    kept = np.clip(view.over_image(seen), -HALF, HALF).astype(np.float16)
+    return ScoredImage(score, p_value, view.slice, float(row), float(column), kept)
 
 
 def _tensor(images: Floats) -> torch.Tensor:

@@ -297,4 +297,7 @@ def _otsu(image: Floats) -> float:
     total = np.cumsum(counts * np.arange(256))
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (total / below - (total[-1] - total) / above) ** 2
-    return (int(np.nanargmax(between)) + 0.5) / 255 if np.isfinite(between).any() else 0.0
+    if not np.isfinite(between).any():
+        return 0.0
+    best = np.flatnonzero(between >= np.nanmax(between) * (1 - 1e-9))  # of equals, as in a drawing, the middle
+    return (float(best.mean()) + 0.5) / 255

@@ -104,7 +104,8 @@ class Calibration:
     def z_maps(self, maps: npt.ArrayLike) -> Float32:
         """Maps (n, *spatial) in standard deviations from what is usual at each pixel of normal images."""
         # Where normal maps hardly vary (outside the body) noise would be blown up: a tenth of the usual deviation.
-        floor = max(float(np.median(self.pixel_std)) * 0.1, 1e-6)
+        varied = self.pixel_std[self.pixel_std > 0]
+        floor = max(float(np.median(varied)) * 0.1 if varied.size else 0.0, 1e-6)
         z = (np.asarray(maps, dtype=np.float32) - self.pixel_mean) / np.maximum(self.pixel_std, floor)
         return np.asarray(z, dtype=np.float32)
 

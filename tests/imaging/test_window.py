@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from phenotype.imaging.window import LUNG_WINDOW, resize, slices, standardize
+from phenotype.imaging.window import LUNG_WINDOW, resample, resize, slices, standardize, window_of
 
 
 def test_a_spot_is_found_again_in_the_original():
@@ -64,3 +64,24 @@ def test_what_is_no_image_is_refused():
     for wrong in (np.zeros((3, 4, 4), dtype=np.float32), np.zeros((0, 4), dtype=np.float32)):
         with pytest.raises(ValueError, match="rows x columns"):
             standardize(wrong, "CR", 8)
+
+
+def test_windows_by_name():
+    slices_ = [np.linspace(0, 100, 101, dtype=np.float32), np.linspace(900, 1000, 101, dtype=np.float32)]
+    assert window_of("", "CT", []) == LUNG_WINDOW
+    assert window_of("brain", "CT", []) == (0.0, 80.0)
+    low, high = window_of("brain", "MR", slices_)  # no unit: percentiles, of all slices together
+    assert 0 < low < 10 and 990 < high < 1000
+    assert window_of("percentile", "CT", slices_) == (low, high)
+    with pytest.raises(ValueError, match="'bones' is no window"):
+        window_of("bones", "CT", [])
+
+
+def test_resampling_a_volume():
+    volume = np.random.default_rng(3).random((6, 20, 30)).astype(np.float32)
+    fewer = resample(volume, (3, 10, 10))
+    assert fewer == pytest.approx(volume.reshape(3, 2, 10, 2, 10, 3).mean(axis=(1, 3, 5)), abs=1e-5)
+    assert (resample(volume, volume.shape) == volume).all()
+    ramp = np.repeat(np.arange(5, dtype=np.float32)[:, None, None], 4, axis=1).repeat(4, axis=2)
+    more = resample(ramp, (20, 4, 4))[:, 0, 0]
+    assert np.diff(more).min() >= 0 and more[2:-2] == pytest.approx((np.arange(20)[2:-2] + 0.5) / 4 - 0.5, abs=1e-5)
