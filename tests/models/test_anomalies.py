@@ -15,7 +15,9 @@ from phenotype.models.train import train
 SIZE = 32
 TRAINING = {  # steps, learning rate; AUROC, peaks found
     "cae": (400, 2e-3, 0.9, 0.9),
-    "f-anogan": (600, 1e-3, 0.7, 0.6),
+    "anogan": (400, 2e-3, 0.75, 0.8),
+    "adversarial-cae": (300, 2e-3, 0.7, 0.8),
+    "f-anogan": (600, 1e-3, 0.8, 0.8),
     "dcgan": (300, 1e-3, 0.8, 0.0),  # a discriminator's slope says little of where
     "wgan": (600, 1e-3, 0.7, 0.0),
     "healthy": (200, 2e-3, 0.95, 0.8),
