@@ -100,5 +100,10 @@ def _cell(rows, key, how):
     mean = np.mean(values)
     if how == "range" and len(values) > 1:
         return f"{mean:.3f} ({min(values):.2f}–{max(values):.2f})"
-    written = {"range": f"{mean:.3f}", "plain": f"{mean:.2f}", "percent": f"{mean:.1%}", "whole": f"{mean:.0f}"}
+    written = {
+        "range": f"{mean:.3f}",
+        "plain": f"{mean:.2f}",
+        "percent": f"{mean:.1%}",
+        "whole": f"{mean:.0f}" if mean >= 10 else f"{mean:.1f}",
+    }
     return written.get(how, f"{mean:.1f}")

@@ -186,15 +186,12 @@ def calibrate(
     if not np.isfinite(scores).all():
         raise ValueError(f"{model.name} gave a score that is not finite")
     grid, shares, count = _order_statistics(maps)
-    known = ~np.isnan(maps)
-    number = np.maximum(known.sum(0), 1)
-    mean = np.where(known, maps, 0).sum(0, dtype=np.float64) / number
-    squares = np.where(known, (maps - mean) ** 2, 0).sum(0, dtype=np.float64)
+    mean, std = _mean_and_std(maps)
     return Calibration(
         scores=scores,
         patients=patients.astype(np.int64),
-        pixel_mean=mean.astype(np.float32),
-        pixel_std=np.sqrt(squares / np.maximum(number - 1, 1)).astype(np.float32),
+        pixel_mean=mean,
+        pixel_std=std,
         pixel_grid=grid,
         pixel_shares=shares,
         pixel_count=count,
@@ -207,6 +204,14 @@ def _in_order(named: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Numbers (n,) of names (n,), in order of first appearance."""
     _, first, number = np.unique(named, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[number].astype(np.int64)
+
+
+def _mean_and_std(maps: Float32) -> tuple[Float32, Float32]:
+    """Of the maps (n, *spatial) at each pixel, NaN left out; one map at a time in double precision."""
+    number = np.maximum((~np.isnan(maps)).sum(0), 1)
+    mean = sum((np.nan_to_num(one).astype(np.float64) for one in maps), np.zeros(maps.shape[1:])) / number
+    squares = sum((np.nan_to_num(one - mean) ** 2 for one in maps), np.zeros(maps.shape[1:]))
+    return mean.astype(np.float32), np.sqrt(squares / np.maximum(number - 1, 1)).astype(np.float32)
 
 
 def _order_statistics(maps: Float32) -> tuple[Float32, Float64, npt.NDArray[np.int32]]:
