@@ -59,3 +59,12 @@ def with_spot(images: npt.NDArray[np.float32], seed: int) -> tuple[npt.NDArray[n
     at = rng.integers(size // 4, 3 * size // 4, (len(images), 2))
     spots = [0.4 * np.exp(-((rows - r) ** 2 + (columns - c) ** 2) / (2 * (size / 16) ** 2)) for r, c in at]
     return (images + np.stack(spots)[:, None]).clip(0, 1).astype(np.float32), at
+
+
+def blobs(count: int, size: int, seed: int) -> npt.NDArray[np.float32]:
+    """A bright blob each on black, of varied place and width: (n, 1, size, size). Their mean says little of any."""
+    rng = np.random.default_rng([seed, size, 2])
+    y, x = (np.mgrid[:size, :size] + 0.5) / size
+    at, width = rng.uniform(0.25, 0.75, (count, 2, 1, 1)), rng.uniform(0.1, 0.2, (count, 1, 1))
+    distance = ((x - at[:, 0]) ** 2 + (y - at[:, 1]) ** 2) / (2 * width**2)
+    return np.exp(-distance)[:, None].astype(np.float32)
