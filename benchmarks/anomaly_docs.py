@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from phenotype.models.choice import Choice
+
 WORDS = Path(__file__).with_name("anomaly.md")
 IMAGES = {  # column: the figure, how it is written, which is best
     "AUROC": ("image_auroc", "range", max),
@@ -78,7 +80,24 @@ def facts(results, data):
         f"{images['train']} healthy images learned from, {images['held_out']} to calibrate on; tested on "
         f"{images['healthy']} healthy and {images['sick']} sick ones. Brightness alone has an AUROC of {shortcut:.2f}. "
         f"Held-out and test images of the healthy are told apart with an AUROC of {min(shift):.2f} to {max(shift):.2f} "
-        f"(0.5 if they were alike); the drift alarm fires for {drift:.0%} of the models."
+        f"(0.5 if they were alike); the drift alarm fires for {drift:.0%} of the models. {chosen_without_labels(rows)}"
+    )
+
+
+def chosen_without_labels(rows):
+    """What AUCp would have chosen of all that learned, and what that lost against the best in hindsight."""
+    regrets, names = [], []
+    for seed in sorted({row["seed"] for row in rows}):
+        own = [row for row in rows if row["seed"] == seed and not row["model"].startswith("plain:")]
+        if len(own) > 1:
+            choice = Choice(max(own, key=lambda row: row["aucp"])["model"], {row["model"]: row["aucp"] for row in own})
+            regrets.append(choice.regret({row["model"]: row["image_auroc"] for row in own}))
+            names.append(f"`{choice.chosen}`")
+    if not regrets:
+        return ""
+    return (
+        f"AUCp would have chosen {', '.join(sorted(set(names)))}, and lost {np.mean(regrets):.3f} AUROC against the "
+        f"best in hindsight (at most {max(regrets):.3f})."
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from model_images import Images, normal, with_spot
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
@@ -15,6 +18,7 @@ from phenotype.models.calibrate import calibrate
 from phenotype.models.choice import aucp, image_scores
 
 SIZE = 32
+KERMANY = Path(__file__).resolve().parents[3] / "shared" / "data" / "kermany"
 
 
 class Detail(type(build("cae", SIZE))):
@@ -117,3 +121,30 @@ def test_traits():
     images = grained(5, 1)
     assert (smoothness(blurred(images)) > smoothness(images)).all()
     assert np.isfinite(smoothness(np.zeros((1, 1, 8, 8, 8), np.float32))).all()
+
+
+def films(part, count):
+    """The first `count` of a part, in the order of their names: (n, 1, 64, 64)."""
+    paths = sorted((KERMANY / part).iterdir())[:count]
+    views = [np.asarray(Image.open(path).convert("L").resize((64, 64), Image.Resampling.BOX)) for path in paths]
+    return np.stack(views).astype(np.float32)[:, None] / 255
+
+
+@pytest.mark.skipif(not KERMANY.exists(), reason=f"no real radiographs at {KERMANY}")
+def test_on_real_radiographs():
+    """Pneumonia veils the detail of lungs: as a score that is upside down, and what PCA leaves over is not."""
+    training, held_out = films("train/NORMAL", 400)[::2], films("train/NORMAL", 400)[1::2]
+    healthy, sick = films("test/NORMAL", 100), films("test/PNEUMONIA", 100)
+    truth = np.repeat([0, 1], [len(healthy), len(sick)])
+    pca = build("pca", 64, term="residual")
+    pca.fit(Images(training), 0)
+    for model, upside_down in ((Detail(build("cae", 64).recipe), True), (pca, False)):
+        calibration = calibrate(model, Images(held_out), Images(training))
+        scores = image_scores(model, Images(np.concatenate([healthy, sick])))
+        found = {alarm.name: alarm for alarm in (*calibration.alarms, inversion_alarm(calibration.scores, scores))}
+        area = roc_auc_score(truth, scores)
+        print(f"{model.name}: AUROC {area:.2f}", {name: round(alarm.value, 2) for name, alarm in found.items()})
+        assert (area < 0.4) if upside_down else (area > 0.5)
+        assert found["smoothness"].fired == upside_down and found["inversion"].fired == upside_down
+        drift = drift_alarm(calibration.scores, scores[: len(healthy)])
+        assert drift.fired or upside_down  # the healthy of the test part are not those of the training part
