@@ -41,12 +41,10 @@ def check(stage: "Train") -> dict[str, Any]:
         parameters = parse_parameters(stage.model, stage.parameters)
         if stage.condition and "classes" in known_parameters(stage.model):
             parameters.setdefault("classes", stage.condition.count(",") + 2)
-        dims = parameters.setdefault("dims", stage.dims)
+        parameters["dims"] = stage.dims
         build(stage.model, stage.patch or stage.size, **parameters)
     except ValueError as error:
         raise Refused("parameters", str(error)) from None
-    if dims != stage.dims:
-        raise Refused("parameters", f"dims is {dims} here and {stage.dims} as --dims: leave it out here")
     return parameters
 
 
