@@ -229,9 +229,9 @@ def _loop(
         return before + time.monotonic() - began
 
     with (
+        stop_requests() as asked,
         _torch_settings(machine["threads"]),
         Log(folder if first else None, place.log_size, manner.tensorboard) as metrics,
-        stop_requests() as asked,
     ):
         machine["compile"] = manner.compile and bool(plan.steps) and stepper.compile(min(done, plan.steps - 1))
         while done < plan.steps and not (watch and course.waited >= watch.patience):

@@ -127,24 +127,29 @@ def serve() -> None:
     """In a process of its own: fork a training for each line of stdin, tell its pid, its steps and how it ended."""
     import torch._dynamo  # noqa: F401  (every optimizer imports it at its first use: two seconds)
 
-    def say(text: str) -> None:
-        os.write(1, f"{text}\n".encode())  # one write: a process that is killed leaves no half line
-
     for line in sys.stdin:
         asked = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            say(str(os.getpid()))
-            os._exit(_train(asked, lambda step, *_: say(f"step {step}")))
-        say(f"ended {os.waitpid(pid, 0)[1]}")
+            _say(str(os.getpid()))
+            os._exit(_train(asked))
+        _say(f"ended {os.waitpid(pid, 0)[1]}")
 
 
-def _train(asked: dict, progress) -> int:
+def _say(text: str) -> None:
+    os.write(1, f"{text}\n".encode())  # one write: a process that is killed leaves no half line
+
+
+def _say_step(step: int, *_: object) -> None:
+    _say(f"step {step}")
+
+
+def _train(asked: dict) -> int:
     name = asked["name"]
     watch = watched(name, *asked["watch"]) if asked["watch"] else None
     try:
         model, folder = build(name, SIZE, seed=2), Path(asked["folder"])
-        train(model, source(name), folder=folder, watch=watch, progress=progress, **asked["plan"])
+        train(model, source(name), folder=folder, watch=watch, progress=_say_step, **asked["plan"])
     except Stopped as stopped:
         return 128 + stopped.signal
     except BaseException as error:

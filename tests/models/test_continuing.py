@@ -30,6 +30,7 @@ from model_trainings import (
 )
 
 from phenotype.models import MODELS, build
+from phenotype.models.autoencoder import Autoencoder
 from phenotype.models.files import load_model, tensors_hash
 from phenotype.models.stepping import Order
 from phenotype.models.train import TrainingDiverged, _agree, train
@@ -250,7 +251,7 @@ def test_micro_batches_give_the_same_weights_up_to_rounding(trained, images, tmp
         weights[parts] = model.state_dict()
     for parts in (2, 4):
         for key, value in weights[1].items():
-            torch.testing.assert_close(weights[parts][key], value, atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(weights[parts][key], value, atol=1e-4, rtol=1e-4)
         assert tensors_hash(weights[parts]) != tensors_hash(weights[1])  # it was computed otherwise
     other = build("cae", SIZE, seed=2)
     train(other, images, folder=tmp_path / "other", **PLAN | {"batch_size": 4, "steps": 8})
@@ -277,15 +278,27 @@ def test_mixed_precision_on_a_cpu_that_knows_it(trained, images, tmp_path):
     assert 0 < max(float((one[key] - value).abs().max()) for key, value in other.items()) < 0.1
 
 
-def test_a_compiled_model_is_the_same_model(trained, tmp_path, caplog):
+def test_a_compiled_model_is_the_same_model(tmp_path, caplog, monkeypatch):
+    """Of a loss with few kernels, each of which costs the compiler seconds."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to compile with")
-    train(build("cae", SIZE, seed=2), source("cae"), folder=tmp_path, compile=True, **PLAN)
-    assert json.loads((tmp_path / "model.json").read_text())["training"]["compile"], caplog.text
-    one, other = (load_model(folder).state_dict() for folder in (tmp_path, trained["cae"]))
-    assert list(one) == list(other)
-    for key, value in other.items():
-        torch.testing.assert_close(one[key], value, atol=1e-3, rtol=1e-3)
+
+    def squared_error(self, update, x, random, y=None):
+        return {"loss": torch.nn.functional.mse_loss(self.decoder(self.encoder(x)), x)}
+
+    monkeypatch.setattr(Autoencoder, "forward", squared_error)
+    images, weights = Images(normal(16, 8, seed=1)), []
+    for compiled in (False, True):
+        model = build("cae", 8, seed=2, width=4, latent=2)
+        train(model, images, folder=tmp_path / str(compiled), compile=compiled, **PLAN | {"steps": 6})
+        told = json.loads((tmp_path / str(compiled) / "model.json").read_text())["training"]
+        assert told["compile"] == compiled, caplog.text
+        weights.append(model.state_dict())
+    assert list(weights[0]) == list(weights[1])
+    start = build("cae", 8, seed=2, width=4, latent=2).state_dict()
+    assert max(float((weights[0][key] - value).abs().max()) for key, value in start.items()) > 1e-3
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, atol=1e-4, rtol=1e-4)
 
 
 def test_what_cannot_be_compiled_is_trained_without(trained, tmp_path, caplog, monkeypatch):
