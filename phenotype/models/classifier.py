@@ -20,6 +20,10 @@ from phenotype.models import base
 from phenotype.models.feature_autoencoder import SMOOTH
 from phenotype.models.networks import channels, encoder, feature_maps
 
+# Maps are normalised, so their averages differ by some hundredths between images: as they are, the linear layer would
+# hardly learn in some hundred steps.
+SCALE = 10.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifierRecipe(base.Recipe):
@@ -85,7 +89,7 @@ class Classifier(base.ImageModel):
         return torch.cat([one.flatten(2).mean(2) for one in feature_maps(self.convolutions, x)], dim=1)
 
     def _logits(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self._averages(x))
+        logits: Tensor = self.head(SCALE * self._averages(x))
         return logits
 
     @torch.no_grad()
@@ -100,9 +104,9 @@ class Classifier(base.ImageModel):
     def _score(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
         maps = feature_maps(self.convolutions, x)
         averages = torch.cat([one.flatten(2).mean(2) for one in maps], dim=1)
-        logits = self.head(averages)
+        logits = self.head(SCALE * averages)
         shares = logits[:, 1:].softmax(1)  # of the abnormal classes among themselves
-        evidence = shares @ self.head.weight[1:] - self.head.weight[0]  # (n, channels)
+        evidence = SCALE * (shares @ self.head.weight[1:] - self.head.weight[0])  # (n, channels)
         shown = torch.zeros_like(x)
         for one, weights in zip(maps, evidence.split([one.shape[1] for one in maps], dim=1), strict=True):
             level = torch.einsum("nc...,nc->n...", one, weights)[:, None]
