@@ -94,12 +94,14 @@ class Dataset:
         return self._kept(f"{size}", size, lambda n: self._view(n, size))
 
     def planted(self, size):
-        """The same films, the healthy ones with a lesion each: views (n, size, size), and masks (n, 64, 64).
+        """The healthy films with a lesion each: views (n, size, size), and masks (n, 64, 64); nothing of the sick.
 
-        Of phantoms the lesions are the sick ones' own.
+        Of phantoms, the sick ones as they are, whose lesions are known.
         """
-        views = self._kept(f"{size}-planted", size, lambda n: self._planted(n, size)[0])
-        return views, self._kept("masks", TRUTH, lambda n: self._planted(n, TRUTH)[1]).astype(bool)
+        masks = self._kept("masks", TRUTH, lambda n: self._planted(n, TRUTH)[1]).astype(bool)
+        if self.name == "demo":
+            return self.views(size), masks
+        return self._kept(f"{size}-planted", size, lambda n: self._planted(n, size)[0]), masks
 
     def _kept(self, what, size, make):
         path = self.work / f"{self.name}-{self.key}-{what}.npy"
@@ -127,22 +129,23 @@ class Dataset:
         return standardize(pixels, "CR", size, *_framed(pixels))[0]
 
     def _planted(self, n, size):
-        film, pixels = self.films[n], self._pixels(n)
+        """The view of a film with a lesion, and the lesion's mask; zeros where there is none."""
+        film, nothing = self.films[n], np.zeros((TRUTH, TRUTH), bool)
+        if film.sick != (self.name == "demo"):
+            return np.zeros((size, size)), nothing
+        pixels = self._pixels(n)
         (low, high), box = _framed(pixels)
-        if self.name != "demo" and not film.sick:
-            part = pixels[box[0] : box[2], box[1] : box[3]]
-            own = int.from_bytes(hashlib.sha256(film.where.encode()).digest()[:4], "big")
-            seen = np.clip((part - low) / max(high - low, 1e-6), 0, 1)
-            seen, mask = plant(seen, np.random.default_rng([LESION_SEED, own]))
-            share = resize(mask.astype(np.float32), TRUTH, TRUTH)
-            return standardize(seen, "CR", size, (0.0, 1.0), (0, 0, *seen.shape))[0], share > 0.5 * share.max()
-        view, mask = standardize(pixels, "CR", size, (low, high), box)[0], np.zeros((TRUTH, TRUTH), bool)
-        if self.name == "demo" and film.sick:
+        part = pixels[box[0] : box[2], box[1] : box[3]]
+        if self.name == "demo":
             study = _studies()[int(film.where)]
             without = np.asarray(radiograph(study.person.build, study.view, ())[0], np.float32)
-            change = resize(np.abs(pixels - without)[box[0] : box[2], box[1] : box[3]], TRUTH, TRUTH)
-            mask = change > 0.5 * change.max()
-        return view, mask
+            change = resize(np.abs(part - without[box[0] : box[2], box[1] : box[3]]), TRUTH, TRUTH)
+            return np.zeros((size, size)), change > 0.5 * change.max()
+        own = int.from_bytes(hashlib.sha256(film.where.encode()).digest()[:4], "big")
+        seen = np.clip((part - low) / max(high - low, 1e-6), 0, 1)
+        seen, mask = plant(seen, np.random.default_rng([LESION_SEED, own]))
+        share = resize(mask.astype(np.float32), TRUTH, TRUTH)
+        return standardize(seen, "CR", size, (0.0, 1.0), (0, 0, *seen.shape))[0], share > 0.5 * share.max()
 
 
 def _framed(pixels):
