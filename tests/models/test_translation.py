@@ -61,7 +61,7 @@ def test_a_mask_becomes_an_image(tmp_path):
 
 
 def test_a_healthy_counterpart_has_no_spot(tmp_path):
-    model = trained("healthy", Images(normal(160, SIZE, seed=1)), tmp_path, steps=200)
+    model = trained("healthy", Images(normal(160, SIZE, seed=1)), tmp_path, steps=300)
     healthy = normal(60, SIZE, seed=4)
     spotted, _ = with_spot(healthy, seed=5)
     truth, x = torch.from_numpy(healthy), torch.from_numpy(spotted)
