@@ -15,6 +15,12 @@ from phenotype.models.train import train
 SIZE = 32
 TRAINING = {  # steps, learning rate; AUROC, peaks found
     "cae": (400, 2e-3, 0.9, 0.9),
+    "dae": (300, 2e-3, 0.9, 0.9),
+    "vae": (300, 2e-3, 0.9, 0.9),
+    "stacked": (400, 2e-3, 0.85, 0.85),
+    "feature-ae": (400, 3e-3, 0.9, 0.8),
+    "pca": (0, 1e-3, 0.95, 0.9),
+    "gmm": (0, 1e-3, 0.95, 0.9),
     "anogan": (400, 2e-3, 0.75, 0.8),
     "adversarial-cae": (300, 2e-3, 0.7, 0.8),
     "f-anogan": (600, 1e-3, 0.8, 0.8),
@@ -22,7 +28,9 @@ TRAINING = {  # steps, learning rate; AUROC, peaks found
     "wgan": (600, 1e-3, 0.7, 0.0),
     "healthy": (200, 2e-3, 0.95, 0.8),
 }
+PARAMETERS = {"pca": {}, "gmm": {}, "stacked": {"hidden": "200-100-50", "latent": 8}}  # the others: a width of 8
 LEFT_OUT = {  # no detectors of their own
+    "classifier": "is told classes",
     "cgan": "is told classes",
     "ac-gan": "is told classes",
     "pix2pix": "is told images",
@@ -33,7 +41,7 @@ LEFT_OUT = {  # no detectors of their own
 def test_planted_spots_are_found(name, tmp_path):
     steps, learning_rate, auroc, hits = TRAINING[name]
     training = Images(normal(160, SIZE, seed=1))
-    model = build(name, SIZE, seed=1, width=8)
+    model = build(name, SIZE, seed=1, **PARAMETERS.get(name, {"width": 8}))
     train(
         model,
         training,
