@@ -84,8 +84,10 @@ class Calibration:
     def pixel_p_values(self, maps: npt.ArrayLike, inside: Bool | None = None) -> Float32:
         """Probability that a normal map is at least as high there: (n, *spatial) from maps (n, *spatial).
 
-        Split conformal at each pixel, with the held-out maps at that pixel and those beside it (3 x 3): strictly valid
-        were these alike, and measured on real normals to hold. Above the grid of kept order statistics p is rounded up.
+        Split conformal at each pixel, with the held-out maps at that pixel and those beside it (3 x 3): valid were
+        these alike, too small where a pixel varies more than its neighbours. Over whole maps of other healthy children
+        4.9 % of p were <= 0.05 with 150 held-out patients; with 15 or 16 adults 5.8 to 6.1 %. Rounded up between the
+        order statistics that are kept.
         1 outside of `inside`, and where no held-out image was inside.
         """
         values = np.asarray(maps, dtype=np.float32)
