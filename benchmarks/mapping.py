@@ -252,7 +252,7 @@ def accuracy(quick, model, training, healthy, sick):
     truth = np.repeat([0, 1], [len(healthy), len(sick)])
     test = np.concatenate([healthy, sick])
     scorers = {f"AnoGAN, {term}": partial(_ours, model.scored_by(term=term)) for term in ("combined", "ssim")}
-    if importlib.util.find_spec("pyod"):
+    if all(importlib.util.find_spec(name) for name in ("pyod", "numba")):
         from pyod.models.alad import ALAD
         from pyod.models.anogan import AnoGAN
 
@@ -263,7 +263,7 @@ def accuracy(quick, model, training, healthy, sick):
             theirs = maker(epochs=epochs, batch_size=32).fit(images.reshape(len(images), -1))
             scorers[f"PyOD {name}"] = partial(_theirs, theirs)
     else:
-        print("  PyOD: not measured, it is not installed")
+        print("  PyOD: not measured, it or its numba is not installed")
     found = {}
     for name, scorer in scorers.items():
         once, again = scorer(test), scorer(test)

@@ -49,13 +49,13 @@ def draw(data_folder: Path, out_folder: Path, models: dict | None = None, work: 
     both, sick = torch.cat([x["healthy"], x["sick"]]), np.repeat([0, 1], [len(x["healthy"]), len(x["sick"])])
 
     anogan = models["anogan"]
-    mapped = anogan.map_to_latent(both, SCHEDULES["fast"])
+    mapped = anogan.map_to_latent(both)
     with torch.no_grad():
         terms = anogan.scaled(anogan.terms(both, mapped.images))
     by_model = {
         "P_D: discriminator alone": anogan.scored_by(**COMPARISON["P_D"]).score(both)[0],
         "aCAE": models["adversarial-cae"].score(both)[0],
-        "GAN_R: guided by cross-entropy": anogan.scored_by(**COMPARISON["GAN_R"], search="fast").score(both)[0],
+        "GAN_R: guided by cross-entropy": anogan.scored_by(**COMPARISON["GAN_R"]).score(both)[0],
         "AnoGAN": mapped.loss,
         "f-AnoGAN": models["f-anogan"].score(both)[0],
     }
@@ -70,7 +70,8 @@ def draw(data_folder: Path, out_folder: Path, models: dict | None = None, work: 
     found |= roc(out_folder / "anogan-components.png", sick, by_term, "Terms of AnoGAN's score")
     spread = [np.linspace(0, len(part) - 1, SHOWN).astype(int) for part in x.values()]
     shown = torch.from_numpy(np.concatenate([spread[0], len(x["healthy"]) + spread[1]]))
-    residuals(out_folder / "anogan-residuals.png", both[shown], mapped.images[shown])
+    nearest = anogan.map_to_latent(both[shown], SCHEDULES["fast"]).images
+    residuals(out_folder / "anogan-residuals.png", both[shown], nearest)
     return found
 
 
