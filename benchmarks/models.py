@@ -262,12 +262,12 @@ def draw_healthy(work, path):
 
 
 def draw_autoencoder(work, path):
-    """Autoencoders and principal components, where their pictures are there to be drawn."""
+    """Autoencoders and principal components on phantoms: several pictures of another benchmark."""
     try:
         from pictures_ae import draw
     except ImportError:
         return {"left out": "benchmarks/pictures_ae.py is not there"}
-    return draw(work.data / "kermany", path.parent)
+    return draw(path.parent)
 
 
 PARTS = {
