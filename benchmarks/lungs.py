@@ -30,7 +30,8 @@ def main(folder: Path) -> None:
     print(f"{len(dice)} images of {image.shape}, {seconds / len(dice):.2f} CPU s each")
     print("Dice: median {:.3f}, 10th percentile {:.3f}, least {:.3f}".format(*np.quantile(dice, (0.5, 0.1, 0))))
     print(f"Dice below 0.8: {np.sum(np.less(dice, 0.8))}; not found: {len(found) - sum(found)}")
-    print(f"of those found: Dice below 0.8: {np.sum(believed < 0.8)}; quality {np.min(quality):.2f} and above")
+    least = np.asarray(quality)[found].min()
+    print(f"of those found: Dice below 0.8: {np.sum(believed < 0.8)}; least quality {least:.2f}")
 
 
 if __name__ == "__main__":
