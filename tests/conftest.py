@@ -18,6 +18,10 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 # told not to put those with the most tests first (--no-loadscope-reorder).
 LONG = (
     "test_stage_contract.py",
+    "test_continuing.py",
+    "test_contract.py",
+    "test_onnx.py",
+    "test_killed.py",
     "test_abuse_kills.py",
     "test_abuse_mutants.py",
     "test_abuse_many.py",

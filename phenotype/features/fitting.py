@@ -176,6 +176,8 @@ def _about(stage: "Train", images: "TrainInput") -> dict[str, Any]:
         "cohort": stage.cohort,
         "modality": sorted({source.modality for _, source in images.train}),
         "framing": stage.framing,
+        "window": stage.window or "the standard one",
+        "within": stage.within,
         "sample": f"patches of {stage.patch} from views of {stage.resolution}" if stage.patch else "whole views",
         "studied_images": len(images.train),
         "classes": ["none of these", *stage.condition.split(",")] if stage.condition else "none told",

@@ -5,6 +5,7 @@ Where a figure is watched, the best weights so far lie beside them; a checkpoint
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -104,7 +105,8 @@ def remove(folder: Path) -> None:
 
 def same_plan(found: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
     """ValueError, naming what differs, unless `found` says the same as `plan`."""
-    differing = sorted(key for key, value in plan.items() if found.get(key) != value)
+    same = json.loads(json.dumps({key: [found.get(key), value] for key, value in plan.items()}))  # tuples as lists
+    differing = sorted(key for key, (one, other) in same.items() if one != other)
     if differing:
         raise ValueError(f"this folder holds another training; different are: {', '.join(differing)}")
 

@@ -228,37 +228,37 @@ def _loop(
     def seconds() -> float:
         return before + time.monotonic() - began
 
-    with (
-        stop_requests() as asked,
-        _torch_settings(machine["threads"]),
-        Log(folder if first else None, place.log_size, manner.tensorboard) as metrics,
-    ):
+    def save() -> None:
+        state = {"course": course.state(), "scaler": stepper.scaler(), "seconds": seconds()}
+        place = Place(done, metrics.sync(), course.best, state)
+        checkpoint.save(folder, place, plan=asdict(plan), model=model, optimizers=stepper.optimizers)
+
+    with _torch_settings(machine["threads"]):
+        with stop_requests() as asked, Log(folder if first else None, place.log_size, manner.tensorboard) as metrics:
+            if place.step == 0:
+            with _looking(model):
+                model.prepare(source, plan.seed)
         machine["compile"] = manner.compile and bool(plan.steps) and stepper.compile(min(done, plan.steps - 1))
-        while done < plan.steps and not (watch and course.waited >= watch.patience):
-            losses, step, done = stepper.take(done), done, done + 1
-            if not all(math.isfinite(value) for value in losses.values()):
-                raise TrainingDiverged(f"{model.name}: a loss is not finite at step {step}; try a lower learning rate")
-            if first:
-                with _looking(model):
-                    if watch and step >= watched_from and _due(watch.every, done, plan.steps):
-                        value = losses[f"watch/{watch.name}"] = watch.value(model, source, plan.seed)
-                        if course.add(done, value, watch):
-                            checkpoint.keep_best(folder, done, model)
-                    for observer in manner.observers:
-                        if _due(observer.every, done, plan.steps):
-                            losses |= observer.look(model, done)
-                metrics.write({"step": step, **losses})
-                manner.progress(done, plan.steps, "  ".join(f"{key} {value:.4f}" for key, value in losses.items()))
-            stop, course.waited = _agreed(fabric, asked(), course.waited)
-            late = time.monotonic() - saved_at > 60 * manner.checkpoint_minutes
-            if first and (stop or ((done % manner.checkpoint_every == 0 or late) and done < plan.steps)):
-                state = {"course": course.state(), "scaler": stepper.scaler(), "seconds": seconds()}
-                place = Place(done, metrics.sync(), course.best, state)
-                checkpoint.save(folder, place, plan=asdict(plan), model=model, optimizers=stepper.optimizers)
-                saved_at = time.monotonic()
-            if stop:
-                return stop
-        metrics.sync()
+            while done < plan.steps and not (watch and course.waited >= watch.patience):
+                losses, step, done = stepper.take(done), done, done + 1
+                if not all(math.isfinite(value) for value in losses.values()):
+                    raise TrainingDiverged(
+                        f"{model.name}: a loss is not finite at step {step}; try a lower learning rate"
+                    )
+                if first:
+                    losses |= _looked(model, source, plan, manner, course, folder, done, watched_from)
+                    metrics.write({"step": step, **losses})
+                    manner.progress(done, plan.steps, "  ".join(f"{key} {value:.4f}" for key, value in losses.items()))
+                stop, course.waited = _agreed(fabric, asked(), course.waited)
+                late = time.monotonic() - saved_at > 60 * manner.checkpoint_minutes
+                if first and (stop or ((done % manner.checkpoint_every == 0 or late) and done < plan.steps)):
+                    save()
+                    saved_at = time.monotonic()
+                if stop:
+                    return stop
+            if first and done > place.step and type(model).fit is not ImageModel.fit:
+                save()  # what follows may take long, and is not asked whether to stop
+            metrics.sync()
         if watch:
             fabric.barrier()  # the first process has written which weights are best
             course = Course(**fabric.broadcast(course.state()))
@@ -283,15 +283,30 @@ def _due(every: int, done: int, steps: int) -> bool:
     return done % every == 0 or done == steps
 
 
-@contextmanager
-def _looking(model: ImageModel) -> Iterator[None]:
-    """Evaluation mode without gradients, for a look between two steps."""
+def _looked(
+    model: ImageModel,
+    source: Source,
+    plan: Plan,
+    manner: _Manner,
+    course: Course,
+    folder: Path,
+    done: int,
+    watched_from: int,
+) -> dict[str, float]:
+    """What is seen of the model after `done` steps, in evaluation mode without gradients; the best weights are kept."""
+    figures: dict[str, float] = {}
     model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train()
+    with torch.no_grad():
+        watch = manner.watch
+        if watch and done > watched_from and _due(watch.every, done, plan.steps):
+            value = figures[f"watch/{watch.name}"] = watch.value(model, source, plan.seed)
+            if course.add(done, value, watch):
+                checkpoint.keep_best(folder, done, model)
+        for observer in manner.observers:
+            if _due(observer.every, done, plan.steps):
+                figures |= observer.look(model, done)
+    model.train()
+    return figures
 
 
 def _agreed(fabric: Any, asked: int, waited: int) -> tuple[int, int]:
