@@ -15,10 +15,10 @@ from phenotype.models.train import train
 SIZE = 32
 TRAINING = {  # steps, learning rate; AUROC, peaks found
     "cae": (400, 2e-3, 0.9, 0.9),
-    "dae": (300, 2e-3, 0.9, 0.9),
-    "vae": (300, 2e-3, 0.9, 0.9),
+    "dae": (400, 2e-3, 0.9, 0.9),
+    "vae": (400, 2e-3, 0.9, 0.9),
     "stacked": (400, 2e-3, 0.85, 0.85),
-    "feature-ae": (400, 3e-3, 0.9, 0.8),
+    "feature-ae": (500, 3e-3, 0.9, 0.75),
     "pca": (0, 1e-3, 0.95, 0.9),
     "gmm": (0, 1e-3, 0.95, 0.9),
     "anogan": (400, 2e-3, 0.75, 0.8),
