@@ -236,9 +236,9 @@ def _loop(
     with _torch_settings(machine["threads"]):
         with stop_requests() as asked, Log(folder if first else None, place.log_size, manner.tensorboard) as metrics:
             if place.step == 0:
-            with _looking(model):
-                model.prepare(source, plan.seed)
-        machine["compile"] = manner.compile and bool(plan.steps) and stepper.compile(min(done, plan.steps - 1))
+                with _looking(model):
+                    model.prepare(source, plan.seed)
+            machine["compile"] = manner.compile and bool(plan.steps) and stepper.compile(min(done, plan.steps - 1))
             while done < plan.steps and not (watch and course.waited >= watch.patience):
                 losses, step, done = stepper.take(done), done, done + 1
                 if not all(math.isfinite(value) for value in losses.values()):
@@ -295,8 +295,7 @@ def _looked(
 ) -> dict[str, float]:
     """What is seen of the model after `done` steps, in evaluation mode without gradients; the best weights are kept."""
     figures: dict[str, float] = {}
-    model.eval()
-    with torch.no_grad():
+    with _looking(model):
         watch = manner.watch
         if watch and done > watched_from and _due(watch.every, done, plan.steps):
             value = figures[f"watch/{watch.name}"] = watch.value(model, source, plan.seed)
@@ -305,8 +304,16 @@ def _looked(
         for observer in manner.observers:
             if _due(observer.every, done, plan.steps):
                 figures |= observer.look(model, done)
-    model.train()
     return figures
+
+
+@contextmanager
+def _looking(model: ImageModel) -> Iterator[None]:
+    """Evaluation mode without gradients, between two steps."""
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train()
 
 
 def _agreed(fabric: Any, asked: int, waited: int) -> tuple[int, int]:
