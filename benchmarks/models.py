@@ -80,8 +80,8 @@ class Work:
             return list(csv.DictReader(file))
 
     def trained(self, name, source):
-        """A model of the family, trained as TRAINING says, and the CPU seconds it took (0 where it was there)."""
-        model, started = build(name, SIZE, seed=SEED), time.process_time()
+        """A model of the family, trained as TRAINING says."""
+        model = build(name, SIZE, seed=SEED)
         steps, batch_size, learning_rate = TRAINING[name]
         train(
             model,
@@ -93,7 +93,7 @@ class Work:
             learning_rate=learning_rate,
             checkpoint_every=100,
         )
-        return model, round(time.process_time() - started)
+        return model
 
 
 def read(paths):
@@ -158,19 +158,19 @@ def draw_samples(work, path):
     rows, found = {"real": torch.from_numpy(real[:: len(real) // 20][:20])}, {}
     embedder = build("cae", SIZE, seed=SEED)
     for name in ("dcgan", "wgan"):
-        model, seconds = work.trained(name, Told(real))
+        model = work.trained(name, Told(real))
         with torch.no_grad():
             rows[name] = model.sample(20, torch.Generator().manual_seed(SEED))
         some = torch.from_numpy(real[::3])
         diagnosis = report(model, some, embedder.embed, torch.Generator().manual_seed(2), len(some))
-        found[name] = {"CPU s": seconds, "collapsed": diagnosis.collapsed, **rounded(diagnosis.as_dict())}
+        found[name] = {"collapsed": diagnosis.collapsed, **rounded(diagnosis.as_dict())}
     sheet(path, {name: images.reshape(2, 10, SIZE, SIZE) for name, images in rows.items()})
     return found
 
 
 def draw_arithmetic(work, path):
     """z of narrow chests - z of wide ones + z of a wide one = a narrow one."""
-    model, _ = work.trained("wgan", Told(work.images("kermany")))
+    model = work.trained("wgan", Told(work.images("kermany")))
     random = torch.Generator().manual_seed(3)
 
     def margin(images):
@@ -198,7 +198,7 @@ def draw_conditional(work, path):
     children, adults = work.images("kermany"), work.images("shenzhen")
     images = np.concatenate([children[: len(adults)], adults])
     y = np.repeat([0, 1], len(adults)).astype(np.int64)
-    model, seconds = work.trained("cgan", Told(images, y))
+    model = work.trained("cgan", Told(images, y))
     # Nobody's judgement but a classifier's that has seen real images alone: every second to learn, the rest to check.
     small = torch.nn.functional.avg_pool2d
     flat = small(torch.from_numpy(images), 4).flatten(1).numpy()
@@ -210,7 +210,7 @@ def draw_conditional(work, path):
     rows = {"children": made[::2][:20], "adults": made[1::2][:20]}
     sheet(path, {name: one.reshape(2, 10, SIZE, SIZE) for name, one in rows.items()})
     checked = classifier.score(flat[1::2], y[1::2])
-    return {"CPU s": seconds, "made as asked": round(recognised, 3), "the classifier on real images": round(checked, 3)}
+    return {"made as asked": round(recognised, 3), "the classifier on real images": round(checked, 3)}
 
 
 def draw_mask(work, path):
@@ -219,7 +219,7 @@ def draw_mask(work, path):
     images = work.images("shenzhen")[kept]
     masks = (read([work.data / "shenzhen" / work.readings()[at]["lung_mask"] for at in kept]) > 0.5).astype(np.float32)
     held_out = np.arange(len(kept)) % 5 == 4
-    model, seconds = work.trained("pix2pix", Told(images[~held_out], masks[~held_out]))
+    model = work.trained("pix2pix", Told(images[~held_out], masks[~held_out]))
     x, truth = torch.from_numpy(images[held_out]), masks[held_out] > 0.5
     made = model.translate(x)
     usual = np.broadcast_to(masks[~held_out].mean(0) > 0.5, truth.shape)
@@ -230,7 +230,6 @@ def draw_mask(work, path):
     rows = {"radiograph": x[:10], "made": made[:10], "drawn by hand": torch.from_numpy(truth[:10]).float()}
     sheet(path, {name: one.reshape(1, 10, SIZE, SIZE) for name, one in rows.items()})
     return {
-        "CPU s": seconds,
         "held out": int(held_out.sum()),
         "Dice": round(overlap[0], 3),
         "Dice of one mask for all": round(overlap[1], 3),
@@ -241,7 +240,7 @@ def draw_healthy(work, path):
     """Lesions, planted and real, and the healthy counterparts of the images."""
     healthy = work.images("kermany")
     held_out = np.arange(len(healthy)) % 10 == 9
-    model, seconds = work.trained("healthy", Told(healthy[~held_out]))
+    model = work.trained("healthy", Told(healthy[~held_out]))
     truth = torch.from_numpy(healthy[held_out])
     planted = plant(truth, torch.Generator().manual_seed(SEED))
     lesion = (planted - truth).abs() > 0.1
@@ -258,7 +257,7 @@ def draw_healthy(work, path):
     }
     sheet(path, {name: one.reshape(1, 10, SIZE, SIZE) for name, one in rows.items()})
     changed = float((model.translate(truth) - truth).abs().mean())
-    return {"CPU s": seconds, "of a planted lesion left": round(left, 3), "healthy images change by": round(changed, 4)}
+    return {"of a planted lesion left": round(left, 3), "healthy images change by": round(changed, 4)}
 
 
 def draw_autoencoder(work, path):
