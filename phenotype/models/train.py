@@ -235,9 +235,7 @@ def _loop(
 
     with _torch_settings(machine["threads"]):
         with stop_requests() as asked, Log(folder if first else None, place.log_size, manner.tensorboard) as metrics:
-            if place.step == 0:
-                with _looking(model):
-                    model.prepare(source, plan.seed)
+            _prepare(model, source, plan, place)
             machine["compile"] = manner.compile and bool(plan.steps) and stepper.compile(min(done, plan.steps - 1))
             while done < plan.steps and not (watch and course.waited >= watch.patience):
                 losses, step, done = stepper.take(done), done, done + 1
@@ -270,13 +268,25 @@ def _loop(
     model.requires_grad_(True)
     _agree(fabric, model)
     if first:
-        told: dict[str, Any] = {"figures": write_table(folder), "stopped_at": done, "about": manner.about}
-        told |= {"seconds": round(seconds(), 1), "software": {name: metadata.version(name) for name in SOFTWARE}}
+        told: dict[str, Any] = {
+            "figures": write_table(folder),
+            "stopped_at": done,
+            "about": manner.about,
+            "seconds": round(seconds(), 1),
+            "software": {name: metadata.version(name) for name in SOFTWARE},
+        }
         if watch:
             told["kept"] = course.kept(watch, done)
         save_model(model, folder, {**asdict(plan), **machine, **told})
     fabric.barrier()
     return 0
+
+
+def _prepare(model: ImageModel, source: Source, plan: Plan, place: Place) -> None:
+    """What a model computes before its first step; later it is in the checkpoints."""
+    if place.step == 0:
+        with _looking(model):
+            model.prepare(source, plan.seed)
 
 
 def _due(every: int, done: int, steps: int) -> bool:
