@@ -11,7 +11,7 @@ rest, as many of each class. Three starts of the same network, fine-tuned alike:
              phantom radiographs, MedPix's CT and MR slices
     same     the same, trained without labels on the healthy radiographs of the same source (Kermany's training part)
 
-Writes pretraining.json and pretraining.png to --out and prints the table. Needs ../shared/data; about 5 CPU minutes.
+Writes pretraining.json and pretraining.png to --out and prints the table. Needs ../shared/data; about 4 CPU minutes.
 """
 
 import argparse
