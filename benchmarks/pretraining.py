@@ -215,7 +215,7 @@ def draw(found, path):
         axis.set_xticks(found["labels"], [str(count) for count in found["labels"]])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
