@@ -59,7 +59,7 @@ def draw(out_folder):
     figures = {f"mean squared error, {name}": round(value, 6) for name, value in figures.items()}
     bright = x.mean((1, 2, 3)).numpy()
     _, *fit = np.linalg.lstsq(np.c_[codes, np.ones(TEST)], bright, rcond=None)
-    figures["R2 of brightness from the stacked code"] = round(1 - float(fit[0][0]) / (bright.var() * TEST), 3)
+    figures["R2 of brightness from the stacked code"] = round(1 - float(fit[0][0] / (bright.var() * TEST)), 3)
 
     rows = {"original": x, **{name: again[name] for name in ("PCA, 30", "autoencoder, 30")}}
     sheet(out / "ae_pca.png", {name: one[:8] for name, one in rows.items()})
