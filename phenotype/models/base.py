@@ -90,6 +90,7 @@ class ImageModel(nn.Module, ABC):
     input_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     dimensions: ClassVar[tuple[int, ...]] = (2,)  # the values of `dims` that the family can be built with
     told: ClassVar[Literal["nothing", "classes", "images"]] = "nothing"  # what training needs beside the images
+    clip: ClassVar[float | None] = None  # longest gradient of an update; longer ones are shortened to it
     fitted: ClassVar[tuple[str, ...]] = ()  # buffers whose shape `fit` decides
     scoring: ClassVar[tuple[str, ...]] = ("term", "map_term", "reduction")  # fields that say how trained weights score
 
@@ -131,6 +132,9 @@ class ImageModel(nn.Module, ABC):
         `random` (on the CPU) is the only source of chance; it depends on nothing but seed, step and process. `y` is
         what the source tells beside the images, None unless the family's `told` asks for it.
         """
+
+    def prepare(self, images: Source, seed: int) -> None:
+        """Compute what the steps need of all training images; once, before the first step. As `fit` otherwise."""
 
     def fit(self, images: Source, seed: int) -> None:
         """Compute what needs all training images at once; after the last step, in evaluation mode, without gradients.

@@ -19,7 +19,10 @@ from phenotype.models import base
 from phenotype.models.autoencoder import error_map
 from phenotype.models.base import REDUCTIONS, Reduction, Source, one_of, reduce_map, residual_map
 from phenotype.models.calibrate import batches
+from phenotype.models.residuals import ResidualMap
 
+MapTerm = Literal["residual", "scales"]
+MAP_TERMS: tuple[MapTerm, ...] = ("residual", "scales")
 Term = Literal["residual", "ssim", "both", "mahalanobis"]
 TERMS: tuple[Term, ...] = ("residual", "ssim", "both", "mahalanobis")
 AT_ONCE = 2**28  # numbers in memory at once, 1 GiB: more images than that are computed in parts
@@ -32,11 +35,13 @@ class PCARecipe(base.Recipe):
 
     components: int = 30  # directions; fewer where there are not more images than that
     term: Term = "ssim"  # what the image score is made of; mahalanobis: the distance under probabilistic PCA
+    map_term: MapTerm = "scales"  # what the map is made of; scales: the signed residual in standard deviations
     reduction: Reduction = "mean"  # how the map of `term` becomes the image score
 
     def __post_init__(self) -> None:
         base.Recipe.__post_init__(self)
         one_of(self.term, TERMS, "term")
+        one_of(self.map_term, MAP_TERMS, "map_term")
         one_of(self.reduction, REDUCTIONS, "reduction")
         if self.components < 1:
             raise ValueError(f"components must be at least 1, not {self.components}")
@@ -66,6 +71,7 @@ class PrincipalComponents(base.ImageModel):
         self.register_buffer("components", torch.empty(0, pixels))  # (k, pixels), orthonormal
         self.register_buffer("variances", torch.empty(0))  # (k,)
         self.register_buffer("noise", torch.ones(()))  # variance of a pixel outside the components
+        self.residuals = ResidualMap(recipe.shape)
 
     def optimizers(self, learning_rate: float) -> dict[str, Optimizer]:
         return {}
@@ -91,6 +97,17 @@ class PrincipalComponents(base.ImageModel):
         self.components = self._kept(pca.components_)
         self.variances = self._kept(pca.explained_variance_.clip(NOISE))
         self.noise = self._kept(max(outside / max(pixels - count, 1), NOISE))
+        taken = (torch.from_numpy(part).to(self.device) for part in batches(images, 64))
+        self.residuals.fit(self.left_out(x, len(images)) for x in taken)
+
+    def left_out(self, x: Tensor, count: int) -> Tensor:
+        """What the components of the others would leave over, about, of some of `count` training images.
+
+        An image pulls the components towards itself by its leverage; divided by the rest, its residual is what a new
+        image's would be (PRESS, Allen 1974). Of few images the residuals would else be far too small.
+        """
+        pull = (self._project(x) ** 2 / self.variances.double()).sum(1) / (count - 1) + 1.0 / count
+        return (x - self.reconstruct(x)) / (1.0 - pull).clamp(min=0.1).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
 
     def _kept(self, values: object) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.device)
@@ -120,7 +137,7 @@ class PrincipalComponents(base.ImageModel):
 
     def _score(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
         again = self.reconstruct(x)
-        maps = residual_map(x, again)
+        maps = residual_map(x, again) if self.recipe.map_term == "residual" else self.residuals(x - again)
         if self.recipe.term == "mahalanobis":
             along = (self._project(x) ** 2 / self.variances.double()).sum(1)
             return (along + self._outside(x, again)).sqrt().to(x.dtype), maps

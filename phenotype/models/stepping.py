@@ -66,6 +66,9 @@ class Stepper:
                 for key, value in figures.items():
                     name = f"{update}/{key}"
                     losses[name] = losses.get(name, 0.0) + value.item() / len(parts)
+            if self.model.clip is not None:
+                # What is not finite is for the loop to tell.
+                self.fabric.clip_gradients(self.wrapped, mover, max_norm=self.model.clip, error_if_nonfinite=False)
             mover.step()
         return losses
 
