@@ -42,7 +42,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each; 0 for this one alone")
     parser.add_argument("--only", default="", help="only jobs whose 'data model seed' contains this")
     parser.add_argument("--again", default="", help="models whose results are thrown away first, with commas")
-    parser.add_argument("--steps", type=int, default=0, help="training steps, to try things out; 0 for the model's own")
+    parser.add_argument("--share", type=float, default=1.0, help="of each family's training steps, where time is short")
     args = parser.parse_args()
     folders = {"kermany": args.kermany, "shenzhen": args.shenzhen, "demo": Path() if args.demo else None}
     data = [Dataset(name, folder, args.work) for name, folder in folders.items() if folder is not None]
@@ -51,7 +51,7 @@ def main():
         parser.error(f"no model is called {name!r}; there are {', '.join(sorted(ROWS()))}")
     done = Results(args.work / "results.jsonl", set(args.again.split(",")) - {""})
     run(data, chosen, args, done)
-    results = done.of({one.name: one.key for one in data} if data else None, args.steps)
+    results = done.of({one.name: one.key for one in data} if data else None, args.share)
     if args.json:
         args.json.write_text(json.dumps({"results": results, "best": BEST}, indent=1) + "\n")
     if args.docs:
@@ -61,7 +61,7 @@ def main():
 def run(data, chosen, args, done):
     """Do what is not done yet, `--jobs` at a time; a job that fails is told and leaves the others alone."""
     jobs = [(one, name, seed) for seed in range(args.seeds) for one in data for name in chosen]
-    jobs = [job for job in jobs if args.only in f"{job[0].name} {job[1]} {job[2]}" and not done.has(*job, args.steps)]
+    jobs = [job for job in jobs if args.only in f"{job[0].name} {job[1]} {job[2]}" and not done.has(*job, args.share)]
     # Members of an ensemble are trained once: alone first, so that the ensemble finds them.
     jobs.sort(key=lambda job: "+" in job[1])
     for one in {job[0].name: job[0] for job in jobs}.values():
@@ -90,13 +90,13 @@ def finished(jobs, args):
         for job in jobs:
             future = Future()
             try:
-                future.set_result(measure(*job, args.steps))
+                future.set_result(measure(*job, args.share))
             except Exception as error:
                 future.set_exception(error)
             yield job, future
         return
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(measure, *job, args.steps): job for job in jobs}
+        running = {pool.submit(measure, *job, args.share): job for job in jobs}
         for future in as_completed(running):
             yield running[future], future
 
@@ -120,9 +120,9 @@ class Results:
         beside.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         beside.replace(path)
 
-    def has(self, data, name, seed, steps):
-        key = (data.key, name, seed, steps)
-        return any((row["key"], row["model"], row["seed"], row["steps_asked"]) == key for row in self.rows)
+    def has(self, data, name, seed, share):
+        key = (data.key, name, seed, share)
+        return any((row["key"], row["model"], row["seed"], row["share"]) == key for row in self.rows)
 
     def add(self, rows):
         self.rows += rows
@@ -131,10 +131,10 @@ class Results:
             file.flush()
             os.fsync(file.fileno())
 
-    def of(self, keys, steps):
+    def of(self, keys, share):
         """The rows of these data sets (all, where None), sorted."""
         rows = [row for row in self.rows if keys is None or row["key"] in keys.values()]
-        rows = [row for row in rows if row["steps_asked"] == steps]
+        rows = [row for row in rows if row["share"] == share]
         return sorted(rows, key=lambda row: (row["data"], row["model"], row["seed"]))
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from phenotype.models import MODELS, build, family, model_class
 from phenotype.models.alarms import aucp, brightness, drift_alarm, inversion_alarm
+from phenotype.models.anogan import COMPARISON
 from phenotype.models.base import Recipe
 from phenotype.models.calibrate import calibrate, score_source
 from phenotype.models.ensemble import Ensemble
@@ -22,7 +23,13 @@ from phenotype.models.files import load_model
 from phenotype.models.train import train
 
 BEST = {"name": "cae"}  # the recommended model
-NO_DETECTORS = {"classifier"}  # told classes, or made for something else
+NO_DETECTORS = {  # told classes, made for something else, or there as a scoring of another training
+    "classifier",
+    "dcgan",  # anogan:P_D
+    "wgan",  # its critic's value has no zero; the network of f-anogan
+    "coarse-dae",  # fused:denoiser
+    "planted",  # fused:detector
+}
 ENSEMBLES = ("cae+pca",)
 
 
@@ -38,8 +45,8 @@ class Row:
 
 # The same training scored in other ways, and what the lecture calls it.
 VARIANTS = {
-    "anogan:P_D": Row("anogan", scored_by={"term": "discriminator"}),
-    "anogan:GAN_R": Row("anogan", scored_by={"term": "residual"}),
+    "anogan:P_D": Row("anogan", scored_by=COMPARISON["P_D"]),
+    "anogan:GAN_R": Row("anogan", scored_by=COMPARISON["GAN_R"]),
     "anogan:ssim": Row("anogan", scored_by={"term": "ssim"}),
     "f-anogan:residual": Row("f-anogan", scored_by={"term": "residual"}),
     "f-anogan:ssim": Row("f-anogan", scored_by={"term": "ssim"}),
@@ -47,9 +54,17 @@ VARIANTS = {
     "vae:residual": Row("vae", scored_by={"term": "residual"}),
     "pca:residual": Row("pca", scored_by={"term": "residual"}),
     "pca:mahalanobis": Row("pca", scored_by={"term": "mahalanobis"}),
+    "fused:denoiser": Row("fused", scored_by={"term": "denoiser"}),
+    "fused:detector": Row("fused", scored_by={"term": "detector"}),
 }
 # Families that want something else than 64 x 64 pixels and their own defaults.
-SETTINGS = {}
+SETTINGS = {
+    "patchcore-lite0": Row("patchcore-lite0", size=128),
+    "padim-lite0": Row("padim-lite0", size=128),
+    "texture": Row("texture", size=128),
+    "radiograph": Row("radiograph", size=128),
+}
+FULL = {"fused", "radiograph"}  # the recommended ones train in full, whatever --share says
 
 
 def ROWS():
@@ -100,10 +115,10 @@ BASELINES = {
 # ---------------------------------------------------------------------------------------------- one job
 
 
-def measure(data, name, seed, steps):
-    """Train and measure one model on one set: a row for its images, and one for planted lesions."""
+def measure(data, name, seed, share):
+    """Train (`share` of the family's steps) and measure a model on a set: rows for its images and planted lesions."""
     torch.set_num_threads(1)
-    model, split, seconds = trained(data, name, seed, steps)
+    model, split, seconds = trained(data, name, seed, share)
     views = data.views(model.recipe.size)
     parts = {part: Images(views[getattr(split, part)]) for part in ("train", "held_out", "healthy", "sick")}
     patients = split.patients[split.held_out]
@@ -117,7 +132,7 @@ def measure(data, name, seed, steps):
     plain = np.concatenate([brightness(parts[part].views.astype(np.float32)) for part in ("healthy", "sick")])
     images = sum(len(one) for one in scores.values())
     p = calibration.p_values(both)
-    common = {"key": data.key, "model": name, "trained": ROWS()[name].family, "seed": seed, "steps_asked": steps}
+    common = {"key": data.key, "model": name, "trained": ROWS()[name].family, "seed": seed, "share": share}
     row = common | {
         "data": data.name,
         "size": model.recipe.size,
@@ -199,13 +214,13 @@ def _figure(name, figure):
 # ---------------------------------------------------------------------------------------------- training
 
 
-def trained(data, name, seed, steps):
+def trained(data, name, seed, share):
     """The model, the split it was trained on, and CPU seconds of training."""
     split = data.split(seed)
     if name in ENSEMBLES:
         members, seconds = [], 0.0
         for member in name.split("+"):
-            model, _, took = trained(data, member, seed, steps)
+            model, _, took = trained(data, member, seed, share)
             views = data.views(model.recipe.size)
             calibration = calibrate(
                 model, Images(views[split.held_out]), Images(views[split.train]), groups=split.patients[split.held_out]
@@ -219,12 +234,13 @@ def trained(data, name, seed, steps):
         with clock() as taken:
             model = Plain(name, row.size, training.views.astype(np.float32))
         return model, split, taken.seconds
-    model, seconds = _trained(data, row, training, seed, steps)
+    model, seconds = _trained(data, row, training, seed, share)
     return model.scored_by(**row.scored_by) if row.scored_by else model, split, seconds
 
 
-def _trained(data, row, training, seed, steps):
+def _trained(data, row, training, seed, share):
     own = family(row.family)
+    steps = own.steps if row.family in FULL else round(share * own.steps)
     told = "-".join(f"{k}={v}" for k, v in sorted(row.parameters.items()))
     folder = data.work / "models" / f"{data.name}-{data.key}-{row.family}-{row.size}-{told}-{seed}-{steps}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,7 +255,7 @@ def _trained(data, row, training, seed, steps):
                 model,
                 training,
                 folder=folder,
-                steps=(steps or own.steps) if own.steps else 0,
+                steps=steps,
                 batch_size=own.batch_size,
                 seed=seed,
                 learning_rate=own.learning_rate,

@@ -95,10 +95,17 @@ MODELS: dict[str, Family] = {
     ),
     "texture": Family(
         "phenotype.models.texture:Texture",
-        "asymmetry, bands and gradients of radiographs laid onto each other, scored by their distance from healthy ones",
+        "asymmetry, bands and gradients of radiographs laid onto each other, and their distances",
         steps=0,
         batch_size=32,
         learning_rate=1e-3,
+    ),
+    "radiograph": Family(
+        "phenotype.models.radiograph:Radiograph",
+        "radiographs laid onto each other, by their texture and by networks that saw changes planted",
+        steps=700,
+        batch_size=32,
+        learning_rate=2e-3,
     ),
     "gmm": Family(
         "phenotype.models.mixture:GaussianMixture",

@@ -8,7 +8,7 @@ Sums of standardised detectors: Aggarwal and Sathe 2015, "Theoretical foundation
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -23,6 +23,10 @@ from phenotype.models.pca import PCARecipe, PrincipalComponents
 from phenotype.models.planted import PlantedDetector, PlantedRecipe
 from phenotype.models.ssim import blur
 
+Term = Literal["sum", "components", "denoiser", "detector"]
+TERMS: tuple[Term, ...] = ("sum", "components", "denoiser", "detector")
+MEMBERS = TERMS[1:]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FusedRecipe(base.Recipe):
@@ -30,10 +34,12 @@ class FusedRecipe(base.Recipe):
 
     width: int = 16  # channels of the first layer of each U-Net
     components: int = 64  # principal components
+    term: Term = "sum"  # whose map: that of all, or of one member, in its standard deviations
     reduction: Reduction = "mean"  # how the map becomes the image score
 
     def __post_init__(self) -> None:
         base.Recipe.__post_init__(self)
+        one_of(self.term, TERMS, "term")
         one_of(self.reduction, REDUCTIONS, "reduction")
 
 
@@ -105,5 +111,9 @@ class Fused(base.ImageModel):
     def _score(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
         shape = (1, 3, *[1] * self.recipe.dims)
         standard = (self._maps(x) - self.mean.view(shape)) / self.spread.view(shape)
-        maps = blur(standard.sum(1, keepdim=True), self.recipe.size / 64).squeeze(1)
+        if self.recipe.term == "sum":
+            standard = standard.sum(1, keepdim=True)
+        else:
+            standard = standard[:, [MEMBERS.index(self.recipe.term)]]
+        maps = blur(standard, self.recipe.size / 64).squeeze(1)
         return reduce_map(maps, self.recipe.reduction, inside), maps
