@@ -103,7 +103,7 @@ MODELS: dict[str, Family] = {
     "radiograph": Family(
         "phenotype.models.radiograph:Radiograph",
         "radiographs laid onto each other, by their texture and by networks that saw changes planted",
-        steps=700,
+        steps=400,
         batch_size=32,
         learning_rate=2e-3,
     ),

@@ -136,6 +136,8 @@ def _matrices(placed: Tensor) -> Tensor:
 
 def _warped(x: Tensor, matrices: Tensor, side: int | None = None, outside: str = "border") -> Tensor:
     shape = [len(x), x.shape[1], *[side or x.shape[-1]] * 2]
+    if not len(x):
+        return x.new_zeros(shape)
     grid = functional.affine_grid(matrices, shape, align_corners=False)
     return functional.grid_sample(x, grid, padding_mode=outside, align_corners=False)
 

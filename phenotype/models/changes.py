@@ -86,13 +86,15 @@ def _changed(
         x = x + where * contrast * (0.15 + 0.85 * strength) * (1.0 + 0.3 * grain)
         return torch.lerp(x, blur(x, side / 40), where * strength) if d < 0.5 else x
     if kind == "dark":
-        return x - where * contrast * (0.15 + 0.5 * strength)
+        darker: Tensor = x - where * contrast * (0.15 + 0.5 * strength)
+        return darker
     if kind == "smooth":
         return torch.lerp(x, blur(x, side / 96 * (1.0 + 2.5 * strength)), where)
     if kind == "texture":
         grain = coarse_noise(1, side, max(2, int(side / (2.5 + 6.0 * b))), random, "bicubic").to(x)
         grain = 1.5 * grain.abs() - 1.0 if c < 0.4 else 2.0 * (grain - 0.8).clamp(min=0.0) if c < 0.7 else grain
-        return x + where * grain * detail * (0.4 + 1.6 * strength)
+        grained: Tensor = x + where * grain * detail * (0.4 + 1.6 * strength)
+        return grained
     if kind == "swap":
         other = other.flip(-1) if strength < 0.5 else other
         other = other.roll((int((b - 0.5) * side * 0.3), int((c - 0.5) * side * 0.3)), (2, 3))
@@ -106,4 +108,6 @@ def _changed(
         grid = grid + (bend * where * (0.02 + 0.06 * strength)).permute(0, 2, 3, 1)
         return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
     coarse = blur(x, side / 24)
-    return coarse + (x - coarse) * (1.0 + where * (0.3 + 1.2 * strength if b < 0.5 else -0.4 - 0.6 * strength))
+    more = 0.3 + 1.2 * strength if b < 0.5 else -0.4 - 0.6 * strength
+    detailed: Tensor = coarse + (x - coarse) * (1.0 + where * more)
+    return detailed

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 from torch.optim import AdamW, Optimizer
 
@@ -129,7 +130,7 @@ class Radiograph(Texture):
 
     def _planted(self, x: Tensor, random: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Crops of half of the images as they are, of the other half with changes; where these are, and the lungs."""
-        crops = nuisance(self._stretched(self.alignment.crops(x, self._remembered(x))), random)
+        crops = nuisance(self._stretched(self.alignment.crops(x, self._remembered(x))).float(), random)
         half = len(crops) // 2
         healthy, others = crops[:half], crops[half : 2 * half]
         lungs = functional.interpolate(self.alignment.lungs, size=(self.side,) * 2, mode="area")
@@ -149,8 +150,11 @@ class Radiograph(Texture):
     def _stretched(self, crops: Tensor) -> Tensor:
         """Crops (n, 1, side, side), their grey values from 0 to 1 between the 1st and the 99th percentile."""
         small = functional.interpolate(crops, size=(self.side,) * 2, mode="area")
-        low, high = torch.quantile(small.flatten(1), torch.tensor([0.01, 0.99]).to(small), dim=1).view(2, -1, 1, 1, 1)
-        return ((small - low) / (high - low).clamp(min=1e-6)).clamp(0.0, 1.0).float()
+        ranked = small.flatten(1).sort(dim=1).values
+        end = ranked.shape[1] // 100
+        low, high = ranked[:, end, None, None, None], ranked[:, -1 - end, None, None, None]
+        stretched: Tensor = ((small - low) / (high - low).clamp(min=1e-6)).clamp(0.0, 1.0)
+        return stretched
 
     def _shown(self, crops: Tensor) -> Tensor:
         """What the networks are shown."""
@@ -158,10 +162,14 @@ class Radiograph(Texture):
 
     def _logits(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Of aligned crops the image's logit and its places' mean (n, networks, 2), and the mean of places; 64 bits."""
-        shown = self._shown(self._stretched(crops))
-        found = [network(shown) for network in self.networks]
+        shown = self._shown(self._stretched(crops)).double()
+        # In 64 bits: in 32 it would show in a score whether an image was scored among others.
+        found = [
+            functional_call(network, {name: value.double() for name, value in network.state_dict().items()}, shown)
+            for network in self.networks
+        ]
         logits = torch.stack([torch.stack([image, places.mean((1, 2, 3))], 1) for places, image in found], 1)
-        return logits.double(), torch.stack([places for places, _ in found]).mean(0).double()
+        return logits, torch.stack([places for places, _ in found]).mean(0)
 
     def fit(self, images: Source, seed: int) -> None:
         super().fit(images, seed)

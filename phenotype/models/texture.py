@@ -102,7 +102,7 @@ class Texture(base.ImageModel):
         for kind in KINDS:
             found = torch.cat([part[kind] for part in parts])
             known = found[~apart]
-            mean, spread = known.mean(0), known.std(0) + 1e-6
+            mean, spread = known.mean(0), known.std(0).clamp(min=1e-3)
             z = (known - mean) / spread
             kept = {"mean": mean, "spread": spread}
             if kind == "energy":
@@ -121,7 +121,8 @@ class Texture(base.ImageModel):
         return descriptors(self.alignment.crops(x, placed)), placed
 
     def _z(self, kind: str, values: Tensor) -> Tensor:
-        return (values - getattr(self, f"mean_{kind}").double()) / getattr(self, f"spread_{kind}").double()
+        z: Tensor = (values - getattr(self, f"mean_{kind}").double()) / getattr(self, f"spread_{kind}").double()
+        return z
 
     def _distance(self, kind: str, values: Tensor) -> Tensor:
         """Logarithms (n,) of the distances of descriptors (n, d) from the healthy ones'."""
@@ -135,7 +136,7 @@ class Texture(base.ImageModel):
 
     def parts(self, found: dict[str, list[Tensor]]) -> dict[str, Tensor]:
         """Of descriptors the score (n,) by each term, in standard deviations of held-out healthy images; 64 bits."""
-        z = {
+        z: dict[str, Tensor] = {
             kind: (self._distance(kind, flat(found[kind])) - self.centre[at]) / self.scale[at]
             for at, kind in enumerate(KINDS)
         }
@@ -145,7 +146,7 @@ class Texture(base.ImageModel):
         """Maps (n, 1, 32, 32) of the crop: the mean of log(1 + z^2) of the descriptors of a place; 64 bits."""
         maps = []
         for kind in ("asymmetry", "energy") if term == "max" else (term,):
-            z = self._z(kind, flat(found[kind])).split([one[0].numel() for one in found[kind]], dim=1)
+            z = torch.split(self._z(kind, flat(found[kind])), [one.shape[1:].numel() for one in found[kind]], dim=1)
             grids = [
                 _sized(value.view_as(one).square().log1p(), FINE) for value, one in zip(z, found[kind], strict=True)
             ]
@@ -237,5 +238,6 @@ def _low(x: Tensor) -> Tensor:
         x = x.transpose(axis, -1)
         n = x.shape[-1]
         padded = torch.cat([x[..., :1], x[..., :1], x, x[..., -1:], x[..., -1:]], -1)
-        x = sum(weight / 16 * padded[..., k : k + n] for k, weight in enumerate((1, 4, 6, 4, 1))).transpose(axis, -1)
+        shifted = [weight / 16 * padded[..., k : k + n] for k, weight in enumerate((1, 4, 6, 4, 1))]
+        x = torch.stack(shifted).sum(0).transpose(axis, -1)
     return x
