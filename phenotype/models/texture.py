@@ -172,8 +172,8 @@ def descriptors(crops: Tensor) -> dict[str, list[Tensor]]:
     gradients  logarithms of mean gradients in zones, in four directions, at three scales
     """
     equal = _sized(equalised(crops), FINE)
-    mean, spread = crops.mean((1, 2, 3), keepdim=True), crops.std((1, 2, 3), keepdim=True)
-    image = 0.25 * (crops - mean) / (spread + 1e-6)
+    centred = crops - crops.mean((1, 2, 3), keepdim=True)
+    image = 0.25 * centred / (centred.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-6)
     energy, gradients = [], []
     for octave in range(OCTAVES):
         low = _low(_low(image)) if octave else _low(image)
