@@ -54,6 +54,7 @@ VARIANTS = {
     "vae:residual": Row("vae", scored_by={"term": "residual"}),
     "pca:residual": Row("pca", scored_by={"term": "residual"}),
     "pca:mahalanobis": Row("pca", scored_by={"term": "mahalanobis"}),
+    "gmm:density": Row("gmm", scored_by={"term": "density"}),
     "fused:denoiser": Row("fused", scored_by={"term": "denoiser"}),
     "fused:detector": Row("fused", scored_by={"term": "detector"}),
 }

@@ -65,8 +65,8 @@ class PaDiM(PatchModel):
         self.whitening = torch.linalg.inv(torch.linalg.cholesky(shrunk)).float()
 
     def distances(self, features: Tensor) -> Tensor:
-        away = features[:, self.chosen] - self.means
-        distances: Tensor = torch.linalg.vector_norm((self.whitening @ away[:, :, None]).squeeze(2), dim=1)
+        away = features[:, :, self.chosen] - self.means
+        distances: Tensor = torch.linalg.vector_norm((self.whitening @ away[..., None]).squeeze(3), dim=2)
         return distances
 
 

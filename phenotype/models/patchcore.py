@@ -68,15 +68,15 @@ class PatchCore(PatchModel):
     def distances(self, features: Tensor) -> Tensor:
         # As a product in 64 bits: the distance to itself is 0, whatever the batch, and as fast as in 32 bits directly.
         own, memory = features.double(), self.memory.double()
-        squared = (own**2).sum(1)[:, None] + (memory**2).sum(1) - 2.0 * own @ memory.T
+        squared = (own**2).sum(2, keepdim=True) + (memory**2).sum(1) - 2.0 * own @ memory.T
         if self.recipe.reach > 0.0:
-            place = torch.arange(len(own), device=own.device)
+            place = torch.arange(own.shape[1], device=own.device)
             rows = (place[:, None] // self.grid - self.places // self.grid).abs()
             columns = (place[:, None] % self.grid - self.places % self.grid).abs()
             near = torch.maximum(rows, columns) <= self.recipe.reach * self.grid
             near |= ~near.any(1, keepdim=True)  # nothing remembered there: then anything
             squared = squared.masked_fill(~near, torch.inf)
-        return squared.amin(1).clamp(min=0.0).sqrt().to(features.dtype)
+        return squared.amin(2).clamp(min=0.0).sqrt().to(features.dtype)
 
 
 class PatchCoreLite0(PatchCore):

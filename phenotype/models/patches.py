@@ -77,8 +77,10 @@ class PatchModel(base.ImageModel):
         """Features (n, channels, grid, grid) as the backbone gives them."""
         if not self.pretrained:
             return patch_features(feature_maps(self.own.encoder, x)[1:3])
+        if torch.compiler.is_compiling():  # a graph takes a batch of any size at once
+            return patch_features(self.lite0(x, self.strides))
         # One image at a time: the order of its sums, and so the last digits, would change with the batch.
-        return torch.cat([patch_features(self.lite0(one, self.strides)) for one in x.split(1)])
+        return torch.cat([patch_features(self.lite0(x[at : at + 1], self.strides)) for at in range(len(x))])
 
     def standardized(self, x: Tensor) -> Tensor:
         """Features (n, places, channels) of images, in units of their spread in the training images."""
@@ -102,7 +104,7 @@ class PatchModel(base.ImageModel):
 
     @abstractmethod
     def distances(self, features: Tensor) -> Tensor:
-        """How unusual each place (places,) of one image is, from its standardised features (places, channels)."""
+        """How unusual each place (n, places) of images is, from their standardised features (n, places, channels)."""
 
     def _streamed(self, images: Source) -> Iterator[Tensor]:
         for part in batches(images, 32):
@@ -121,7 +123,6 @@ class PatchModel(base.ImageModel):
     def _score(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
         if not len(x):
             return x.new_zeros(0), x.new_zeros(0, *self.recipe.shape)
-        # One image at a time: distances to a memory of thousands fill the caches as it is.
-        grids = torch.stack([self.distances(one) for one in self.standardized(x)]).reshape(-1, 1, self.grid, self.grid)
+        grids = self.distances(self.standardized(x)).unflatten(1, (1, self.grid, self.grid))
         maps = functional.interpolate(grids, self.recipe.shape, mode="bilinear", align_corners=False).squeeze(1)
         return reduce_map(maps, self.recipe.reduction, inside), maps
