@@ -121,7 +121,7 @@ class PatchModel(base.ImageModel):
         return {"images": x.squeeze(1)} if self.pretrained else self.own.pictures(x, random)
 
     def _score(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
-        if not len(x):
+        if not torch.compiler.is_compiling() and not len(x):
             return x.new_zeros(0), x.new_zeros(0, *self.recipe.shape)
         grids = self.distances(self.standardized(x)).unflatten(1, (1, self.grid, self.grid))
         maps = functional.interpolate(grids, self.recipe.shape, mode="bilinear", align_corners=False).squeeze(1)

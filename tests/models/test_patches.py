@@ -61,9 +61,9 @@ def test_a_coreset_covers_better_than_chance():
 def test_distances_are_to_the_nearest_patch(tmp_path):
     model = trained("patchcore", tmp_path, width=8, memory=200)
     features = model.standardized(torch.from_numpy(normal(1, SIZE, seed=5)))[:1].detach()
-    brute = np.linalg.norm(features.numpy()[:, None] - model.memory.numpy()[None], axis=2).min(1)
-    np.testing.assert_allclose(model.distances(features).numpy(), brute, rtol=1e-4, atol=1e-5)
-    assert float(model.distances(model.memory).max()) < 1e-4  # what is remembered is at no distance
+    brute = np.linalg.norm(features.numpy()[0][:, None] - model.memory.numpy()[None], axis=2).min(1)
+    np.testing.assert_allclose(model.distances(features)[0].numpy(), brute, rtol=1e-4, atol=1e-5)
+    assert float(model.distances(model.memory[None]).max()) < 1e-4  # what is remembered is at no distance
     assert len(model.memory) == 200
 
 
