@@ -1,9 +1,11 @@
-"""Pictures of the autoencoder families on phantom radiographs, for docs/models.md.
+"""Pictures of the autoencoder families, for docs/models.md.
 
-    python benchmarks/pictures_ae.py OUT
+    python benchmarks/pictures_ae.py OUT          # about 4 CPU minutes; needs no data
+    python benchmarks/pictures_ae.py OUT discs    # ae_pca.png alone, 16 CPU seconds
 
-`draw` writes ae_pca.png, pca_components.png, stacked_code.png and vae_samples.png, and returns the figures that belong
-beside them. About 3 CPU minutes; needs no data.
+`draw_discs` writes ae_pca.png, on the images of tests/models/test_reconstruction.py; `draw_phantoms` what phantom
+radiographs show: ae_pca_phantoms.png, pca_components.png, stacked_code.png and vae_samples.png. Both return the figures
+that belong beside them; `draw` does both.
 """
 
 import json
@@ -38,7 +40,12 @@ class Images:
 
 
 def draw(out_folder):
-    """Write the pictures to `out_folder`; returns mean squared errors of 100 unseen phantoms and what else is seen."""
+    """Write all pictures to `out_folder`; returns the figures."""
+    return draw_discs(out_folder) | draw_phantoms(out_folder)
+
+
+def draw_phantoms(out_folder):
+    """Write the pictures of phantoms; returns mean squared errors of 100 unseen ones and what else is seen."""
     mpl.use("Agg")
     out = Path(out_folder)
     out.mkdir(parents=True, exist_ok=True)
@@ -62,7 +69,7 @@ def draw(out_folder):
     figures["R2 of brightness from the stacked code"] = round(1 - float(fit[0][0] / (bright.var() * TEST)), 3)
 
     rows = {"original": x, **{name: again[name] for name in ("PCA, 30", "autoencoder, 30")}}
-    sheet(out / "ae_pca.png", {name: one[:8] for name, one in rows.items()})
+    sheet(out / "ae_pca_phantoms.png", {name: one[:8] for name, one in rows.items()})
     # The directions have any sign and scale: the mean and one component a picture, each stretched to its own range.
     pca = models["PCA, 30"]
     shown = torch.cat([pca.mean[None], pca.components[:15]]).reshape(2, 8, 1, SIZE, SIZE)
@@ -72,6 +79,25 @@ def draw(out_folder):
     sheet(out / "vae_samples.png", {"original": x[:8], "drawn": drawn[:8], "drawn ": drawn[8:]})
     scatter(out / "stacked_code.png", codes, bright, sex[TRAINING:])
     return figures
+
+
+def draw_discs(out_folder):
+    """Write ae_pca.png to `out_folder`: 30 numbers an image, as components and as a code; returns the errors."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "models"))
+    from test_reconstruction import discs, trained
+
+    mpl.use("Agg")
+    out = Path(out_folder)
+    out.mkdir(parents=True, exist_ok=True)
+    x = torch.from_numpy(discs(100, seed=2))
+    with tempfile.TemporaryDirectory() as folder:
+        _, linear, model = trained(Path(folder))
+    with torch.no_grad():
+        again = {"PCA, 30": linear.reconstruct(x), "autoencoder, 30": model.reconstruct(x)}
+    errors = {name: float((one - x).pow(2).mean()) for name, one in again.items()}
+    title = "mean squared error of 100 unseen images: " + "; ".join(f"{name}: {e:.5f}" for name, e in errors.items())
+    sheet(out / "ae_pca.png", {name: one[:8] for name, one in {"original": x, **again}.items()}, title)
+    return {f"mean squared error of discs, {name}": round(error, 6) for name, error in errors.items()}
 
 
 def phantoms(count, seed):
@@ -94,7 +120,7 @@ def learn(name, images, steps, **parameters):
     return model
 
 
-def sheet(path, rows):
+def sheet(path, rows, title=None):
     """Named rows of images (n, 1, size, size) as one picture."""
     from matplotlib import pyplot as plt
 
@@ -107,6 +133,7 @@ def sheet(path, rows):
             axis.imshow(image[0].clamp(0, 1), cmap="gray", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
         line[0].set_ylabel(name.strip(), fontsize=8)
+    figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -128,4 +155,5 @@ def scatter(path, codes, bright, female):
 
 
 if __name__ == "__main__":
-    print(json.dumps(draw(sys.argv[1]), indent=1))
+    chosen = draw_discs if sys.argv[2:] == ["discs"] else draw
+    print(json.dumps(chosen(sys.argv[1]), indent=1))

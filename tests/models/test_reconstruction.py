@@ -29,21 +29,28 @@ def discs(count: int, seed: int) -> np.ndarray:
     return images
 
 
-def test_an_autoencoder_reconstructs_better_than_as_many_components(tmp_path):
-    training, x = Images(discs(1000, seed=1)), torch.from_numpy(discs(100, seed=2))
+def trained(folder):
+    """Principal components and an autoencoder of as many numbers, both of 1000 such images."""
+    training = Images(discs(1000, seed=1))
     linear = build("pca", SIZE, components=30)
     linear.fit(training, seed=0)
     model = build("cae", SIZE, seed=1, latent=30, width=16, ssim_weight=0.0)
     train(
         model,
         training,
-        folder=tmp_path,
+        folder=folder,
         steps=1000,
         batch_size=16,
         seed=1,
         learning_rate=4e-3,
         checkpoint_every=10**6,
     )
+    return training, linear, model
+
+
+def test_an_autoencoder_reconstructs_better_than_as_many_components(tmp_path):
+    training, linear, model = trained(tmp_path)
+    x = torch.from_numpy(discs(100, seed=2))
     with torch.no_grad():
         of_pca, of_cae = (float((one.reconstruct(x) - x).pow(2).mean()) for one in (linear, model))
     mean_image = float((x - torch.from_numpy(training.array).mean(0)).pow(2).mean())
