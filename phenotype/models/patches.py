@@ -123,6 +123,6 @@ class PatchModel(base.ImageModel):
     def _score(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
         if not torch.compiler.is_compiling() and not len(x):
             return x.new_zeros(0), x.new_zeros(0, *self.recipe.shape)
-        grids = self.distances(self.standardized(x)).unflatten(1, (1, self.grid, self.grid))
+        grids = self.distances(self.standardized(x)).reshape(-1, 1, self.grid, self.grid)
         maps = functional.interpolate(grids, self.recipe.shape, mode="bilinear", align_corners=False).squeeze(1)
         return reduce_map(maps, self.recipe.reduction, inside), maps
