@@ -1,6 +1,6 @@
 """The comparison of the AnoGAN paper (Schlegl et al. 2017, its figures 3 and 4), drawn anew from real radiographs.
 
-    python benchmarks/pictures_anogan.py ../shared/data/kermany docs/anomaly [--work FOLDER]
+    python benchmarks/pictures_anogan.py ../shared/data/kermany docs/anomaly [--work FOLDER] [--models FOLDER]
 
 Learns from the healthy of the set and tests on its test part, as `benchmarks/anomaly.py` splits it (seed 0), at 64 x 64
 pixels. Writes
@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 from tempfile import gettempdir
 
+import anomaly_models
 import numpy as np
 import torch
 from anomaly_data import Dataset, Images
@@ -132,9 +133,15 @@ def main():
     parser.add_argument("data", type=Path, help="folder of the set, called kermany or shenzhen")
     parser.add_argument("out", type=Path, help="where the pictures go")
     parser.add_argument("--work", type=Path, help="where trained models are kept")
+    parser.add_argument("--models", type=Path, help="work folder of `anomaly.py`: its models of seed 0, not others")
+    parser.add_argument("--share", type=float, default=1.0, help="as that was run with")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for name, figure in draw(args.data, args.out, work=args.work).items():
+    models = {}
+    if args.models:
+        data = Dataset(args.data.name, args.data, args.models)
+        models = {name: anomaly_models.trained(data, name, 0, args.share)[0] for name in TRAINING}
+    for name, figure in draw(args.data, args.out, models, args.models or args.work).items():
         print(f"{figure:.3f}  {name}")
 
 
