@@ -46,7 +46,7 @@ def differences(one: dict[str, list[str]], other: dict[str, list[str]]) -> dict[
 
 
 def models(home: Path) -> dict[str, str]:
-    """The trained models of a folder, by path: tensors as hashes, manifests but for seconds and versions of software."""
+    """The trained models of a folder, by path: tensors as hashes, manifests but for seconds and software."""
     files = sorted((home / "models").rglob("*.safetensors"))
     found = {str(p.relative_to(home)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
     for path in sorted((home / "models").rglob("*.json")):
