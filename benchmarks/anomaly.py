@@ -134,7 +134,8 @@ class Results:
     def of(self, keys, share):
         """The rows of these data sets (all, where None), sorted."""
         rows = [row for row in self.rows if keys is None or row["key"] in keys.values()]
-        rows = [row for row in rows if row["share"] == share]
+        # Two commands at once may both have measured one: the last counts.
+        rows = {(row["data"], row["model"], row["seed"]): row for row in rows if row["share"] == share}.values()
         return sorted(rows, key=lambda row: (row["data"], row["model"], row["seed"]))
 
 

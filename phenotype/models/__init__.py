@@ -88,7 +88,7 @@ MODELS: dict[str, Family] = {
     ),
     "fused": Family(
         "phenotype.models.fused:Fused",
-        "pca, coarse-dae and planted as one map: the best at where",
+        "pca, coarse-dae and planted as one map of where",
         steps=1200,
         batch_size=16,
         learning_rate=2e-3,
