@@ -96,7 +96,10 @@ def read_views(
                 seen = np.where(inside, seen, np.float32(0))
             sized.append(View(int(index), seen, frame, found.shape, inside, found.missing))
         views.append(tuple(sized))
-    return views
+    if within == "image":
+        return views
+    # A rim of lung may be less than half of any pixel of a small view: nothing would be left to look at.
+    return [sized for sized in views if all(view.inside.any() for view in sized)] or views
 
 
 def _slices(source: Source, count: int) -> tuple[NDArray[np.intp], list[Floats]]:

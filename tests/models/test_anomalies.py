@@ -35,7 +35,7 @@ LEFT_OUT = {  # no detectors of their own, or shown elsewhere
     "ac-gan": "is told classes",
     "pix2pix": "is told images",
     **dict.fromkeys(("coarse-dae", "planted", "fused"), "test_fused has it"),
-    **dict.fromkeys(("patchcore", "patchcore-lite0", "padim", "padim-lite0"), "test_patches has it"),
+    **dict.fromkeys(("patchcore", "patchcore-lite0", "padim", "padim-lite0"), "test_patch_models has it"),
     **dict.fromkeys(("texture", "radiograph"), "test_radiograph has it"),
     "texture": "scores places of a common space: test_radiograph.py",
     "radiograph": "scores places of a common space: test_radiograph.py",
