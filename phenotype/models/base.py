@@ -125,13 +125,14 @@ class ImageModel(nn.Module, ABC):
         """What the learning rate is multiplied by at `step` of `steps`; by default a cosine from 1 to 0."""
         return 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
-    @abstractmethod
     def forward(self, update: str, x: Tensor, random: Generator, y: Tensor | None = None) -> dict[str, Tensor]:
         """Losses of the batch `x` for the optimizer `update`: "loss" is minimised, the others are written to the log.
 
         `random` (on the CPU) is the only source of chance; it depends on nothing but seed, step and process. `y` is
-        what the source tells beside the images, None unless the family's `told` asks for it.
+        what the source tells beside the images, None unless the family's `told` asks for it. TypeError for a model that
+        has no optimizers, and so nothing to learn in steps.
         """
+        raise TypeError(f"{self.name} is not learned in steps")
 
     def prepare(self, images: Source, seed: int) -> None:
         """Compute what the steps need of all training images; once, before the first step. As `fit` otherwise."""

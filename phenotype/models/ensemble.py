@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
@@ -48,9 +48,6 @@ class Ensemble(ImageModel):
 
     def optimizers(self, learning_rate: float) -> dict[str, Optimizer]:
         return {}
-
-    def forward(self, update: str, x: Tensor, random: Generator, y: Tensor | None = None) -> dict[str, Tensor]:
-        raise NotImplementedError("the members of an ensemble are trained one by one")
 
     def _embed(self, x: Tensor) -> Tensor:
         """The members' codes beside each other."""

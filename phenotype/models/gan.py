@@ -12,6 +12,7 @@ critic, as its paper says; width 16 instead of 64 by default, and fewer critic u
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -116,15 +117,15 @@ class GAN(base.ImageModel):
             fake = self.sample(len(x), random)
         return self.adversary_losses(self.judge, x, fake, random)
 
+    @abstractmethod
     def generator_loss(self, fake: Tensor) -> Tensor:
         """What the generator minimises, of the logits of its images."""
-        raise NotImplementedError
 
+    @abstractmethod
     def adversary_losses(
         self, judge: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, random: Generator
     ) -> Losses:
         """What the discriminator minimises ("loss"), and what it is made of."""
-        raise NotImplementedError
 
     def pictures(self, x: Tensor, random: Generator) -> dict[str, Tensor]:
         return {"images": x.squeeze(1), "samples": self.sample(len(x), random).squeeze(1)}

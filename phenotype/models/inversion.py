@@ -7,6 +7,7 @@ ended in tanh could not reach a third of it.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -72,9 +73,9 @@ class Inverted(GAN):
         z: Tensor = self.encoder(x)
         return z
 
+    @abstractmethod
     def terms(self, x: Tensor, again: Tensor, inside: Tensor | None = None) -> dict[str, Tensor]:
         """What tells the images `x` from `again`, those generated for them, each (n,) and named as in `term_names`."""
-        raise NotImplementedError
 
     def scaled(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms as the recipe's `scales` says."""

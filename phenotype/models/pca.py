@@ -76,9 +76,6 @@ class PrincipalComponents(base.ImageModel):
     def optimizers(self, learning_rate: float) -> dict[str, Optimizer]:
         return {}
 
-    def forward(self, update: str, x: Tensor, random: Generator, y: Tensor | None = None) -> dict[str, Tensor]:
-        raise NotImplementedError(f"{self.name} is computed by `fit`, not learned in steps")
-
     def fit(self, images: Source, seed: int) -> None:
         pixels = len(self.mean)
         count = min(self.recipe.components, len(images) - 1, pixels)

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.optim import Optimizer
 
 from phenotype.models import base
@@ -56,9 +56,6 @@ class Sliding(ImageModel):
 
     def optimizers(self, learning_rate: float) -> dict[str, Optimizer]:
         return {}
-
-    def forward(self, update: str, x: Tensor, random: Generator, y: Tensor | None = None) -> dict[str, Tensor]:
-        raise NotImplementedError("a model of patches is trained on patches")
 
     def _embed(self, x: Tensor) -> Tensor:
         """The mean of the patches' codes."""

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from sklearn.covariance import ledoit_wolf
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
 
@@ -76,9 +76,6 @@ class Texture(base.ImageModel):
 
     def optimizers(self, learning_rate: float) -> dict[str, Optimizer]:
         return {}
-
-    def forward(self, update: str, x: Tensor, random: Generator, y: Tensor | None = None) -> dict[str, Tensor]:
-        raise NotImplementedError(f"{self.name} is computed by `fit`, not learned in steps")
 
     def prepare(self, images: Source, seed: int) -> None:
         if len(images) < FEWEST:
