@@ -22,7 +22,7 @@ from db.tables import VaultKey
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0003"  # the newest migration; a test compares it with alembic/versions
+HEAD = "0004"  # the newest migration; a test compares it with alembic/versions
 
 _SETTINGS = {  # PRAGMA: (value to set, value that must be read back)
     "journal_mode": ("WAL", "wal"),

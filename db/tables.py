@@ -16,7 +16,13 @@ Glossary
     Cohort               a named, frozen selection of studies, split by patient
     Region, Embedding    the parts of an Image that were looked at, and their vectors from one model
     Anomaly              how far an Image is from normal, and where
+    Alignment, Organ     how an Image lies in the common space, and the organs that travelled onto it from the reference
+    FollowUp, Track      an Image registered to the one before of the same patient, and places followed between them
+    WeakLabel            how probable a concept is in a study, given all that several labellers say
+    Labeller, Emission   how far each labeller is to be trusted; how reports word what is there and what is not
     TermMap              how strongly a concept is seen in each region of an image
+    ExpertRegion         where a person has drawn a concept into an image; ExpertRecord: what became of each thing drawn
+    Agreement            how well the maps of a concept agree with a person, or two persons with each other
     Phenotype, Membership, Enrichment   a cluster, who belongs to it, which concepts are over-represented in it
     Run, Task            one stage under one recipe; its outcome on one subject
 
@@ -573,6 +579,8 @@ class Region(Base):
     count: Mapped[int]
     slices: Mapped[NDArray[Any]]  # (n,) int32: the slice of the image that each region lies in; 0 for a radiograph
     boxes: Mapped[NDArray[Any]]  # (n, 4) float32: top, left, bottom, right as fractions of the image's rows and columns
+    # of supervoxels: (slices, rows, columns) int32 over the whole image, 0 or the number of the region, counted from 1
+    labels: Mapped[NDArray[Any] | None] = mapped_column(Array)
 
 
 class Embedding(Base):
@@ -599,14 +607,123 @@ class Anomaly(Base):
     map: Mapped[NDArray[Any]]  # (rows, columns) float16 of the slice with the peak, over the whole image
 
 
+class Alignment(Base):
+    """How an image lies in the common space of a reference.
+
+    A grid holds, for points spread evenly over an array from corner to corner, where they lie in the other one, along
+    (slices,) rows and columns as fractions; between points it is linear.
+    """
+
+    __tablename__ = "alignment"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    image_id: Mapped[str] = _reference("image.id", primary_key=True, index=True)
+    path: Mapped[str]  # direct, the template it went by, or the fallback that was taken
+    quality: Mapped[float]  # 0 to 1
+    accepted: Mapped[bool]  # the quality is at least the recipe's threshold
+    reason: Mapped[str] = mapped_column(default="")  # why not, or what a fallback was taken for
+    forward: Mapped[NDArray[Any]]  # over the image: its points in the reference, float32 (..., 2 or 3)
+    backward: Mapped[NDArray[Any]]  # over the reference: its points in the image
+    low: Mapped[list[float] | None]  # the corners of the part of the reference that is in view
+    high: Mapped[list[float] | None]
+
+
+class Organ(Base):
+    """An organ that travelled from the reference onto an image."""
+
+    __tablename__ = "organ"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    image_id: Mapped[str] = _reference("image.id", primary_key=True, index=True)
+    organ: Mapped[str] = mapped_column(primary_key=True)
+    volume_ml: Mapped[float | None]  # None where the image has no size in mm
+    share: Mapped[float]  # of the organ in the reference that is in view, 0 to 1
+    low: Mapped[list[float] | None]  # its box in the image, as fractions
+    high: Mapped[list[float] | None]
+
+
+class FollowUp(Base):
+    """An image registered to the one before of the same patient."""
+
+    __tablename__ = "follow_up"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    image_id: Mapped[str] = _reference("image.id", primary_key=True, index=True)
+    earlier_id: Mapped[str] = _reference("image.id", index=True)
+    days: Mapped[int | None]  # between the two; None where a study has no date
+    path: Mapped[str]
+    quality: Mapped[float]
+    accepted: Mapped[bool]
+
+
+class Track(Base):
+    """A place where a concept is seen, followed from the earlier image to the later; places are fractions."""
+
+    __tablename__ = "track"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    image_id: Mapped[str] = _reference("image.id", primary_key=True, index=True)
+    concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    earlier_id: Mapped[str] = _reference("image.id", index=True)
+    slice: Mapped[int]
+    row: Mapped[float]
+    column: Mapped[float]
+    earlier_slice: Mapped[int]
+    earlier_row: Mapped[float]
+    earlier_column: Mapped[float]
+    size_mm: Mapped[float | None]
+    earlier_size_mm: Mapped[float | None]
+    score: Mapped[float | None]
+    earlier_score: Mapped[float | None]
+
+
 # ---------------------------------------------------------------- what they say of each other
+
+
+class WeakLabel(Base):
+    """How probable a concept is in a study, given all that several labellers say of it."""
+
+    __tablename__ = "weak_label"
+    __table_args__ = (
+        _one_of("state", "present", "possible", "denied", "unmentioned"),
+        Index("ix_weak_label_concept_id_state", "concept_id", "state"),
+    )
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    study_id: Mapped[str] = _reference("study.id", primary_key=True, index=True)
+    concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
+    state: Mapped[str]  # what the reports say
+    probability: Mapped[float]
+
+
+class Labeller(Base):
+    """How far a labeller is to be trusted on a concept, learned from how labellers agree."""
+
+    __tablename__ = "labeller"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
+    labeller: Mapped[str] = mapped_column(primary_key=True)
+    sensitivity: Mapped[float]  # where it has a say
+    specificity: Mapped[float]
+    coverage: Mapped[float]  # the share of studies on which it has a say
+
+
+class Emission(Base):
+    """How reports word a concept that is there, and one that is not: learned from reports and images together."""
+
+    __tablename__ = "emission"
+    __table_args__ = (_one_of("state", "present", "possible", "denied", "unmentioned"),)
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)
+    concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
+    state: Mapped[str] = mapped_column(primary_key=True)
+    if_present: Mapped[float]  # probability of this wording where the concept is there; the four add up to 1
+    if_absent: Mapped[float]
 
 
 class TermEvidence(Base):
     """Whether the map of a concept carries anything: how well its scores tell apart studies not learned from."""
 
     __tablename__ = "term_evidence"
-    __table_args__ = (_one_of("verdict", "evidence", "no evidence", "too few"),)
+    __table_args__ = (
+        _one_of("verdict", "evidence", "no evidence", "too few"),
+        _one_of("local", "", "local", "not local"),
+    )
     run_id: Mapped[str] = _reference("run.id", primary_key=True)
     concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
     positives: Mapped[int]
@@ -615,12 +732,20 @@ class TermEvidence(Base):
     auroc_low: Mapped[float | None]
     auroc_high: Mapped[float | None]
     verdict: Mapped[str]
+    # local: the highest regions carry the term; not local: the image as a whole does, and its map means nothing
+    local: Mapped[str] = mapped_column(default="")
+    location_auroc: Mapped[float | None]  # of a map that knows of each region nothing but its place
+    threshold: Mapped[float | None]  # the probability of an image from which on the term is called "here"
+    deletion_ratio: Mapped[
+        float | None
+    ]  # median over called images: fall of the score, top regions against random ones
 
 
 class TermMap(Base):
     """How strongly a concept is seen in each region of an image."""
 
     __tablename__ = "term_map"
+    __table_args__ = (_one_of("call", "", "here", "not here", "undecided"),)
     run_id: Mapped[str] = _reference("run.id", primary_key=True)
     image_id: Mapped[str] = _reference("image.id", primary_key=True, index=True)
     concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
@@ -630,6 +755,56 @@ class TermMap(Base):
     peak_column: Mapped[float]
     side: Mapped[str] = mapped_column(default="")  # of the patient, where the projection tells
     regions: Mapped[NDArray[Any]]  # (n,) float32, in the order of Region: deviations from what is usual at each place
+    probability: Mapped[float | None]  # that the image has the concept, calibrated on patients not learned from
+    call: Mapped[str] = mapped_column(default="")
+    # how far the image's score falls where the highest twentieth of the regions, or as many drawn at random, is
+    # replaced by what is usual there
+    deletion: Mapped[float | None]
+    deletion_random: Mapped[float | None]
+
+
+class ExpertRecord(Base):
+    """What became of one thing that a file of expert regions holds."""
+
+    __tablename__ = "expert_record"
+    __table_args__ = (_one_of("state", "ingested", "quarantined"),)
+    file_id: Mapped[str] = mapped_column(String(16), primary_key=True)  # a keyed digest of the file's bytes
+    number: Mapped[int] = mapped_column(primary_key=True)
+    reader: Mapped[str]
+    state: Mapped[str]
+    reason: Mapped[str] = mapped_column(default="")
+
+
+class ExpertRegion(Base):
+    """Where a person has drawn a concept into an image: a box, and a mask where there is one."""
+
+    __tablename__ = "expert_region"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    file_id: Mapped[str] = mapped_column(String(16), index=True)
+    image_id: Mapped[str] = _reference("image.id", index=True)
+    concept_id: Mapped[str] = _reference("concept.id", index=True)
+    reader: Mapped[str]
+    slice: Mapped[int]
+    top: Mapped[float]  # fractions of the image's rows and columns
+    left: Mapped[float]
+    bottom: Mapped[float]
+    right: Mapped[float]
+    mask: Mapped[NDArray[Any] | None] = mapped_column(Array)  # (rows, columns) bool over the whole slice
+
+
+class Agreement(Base):
+    """A figure of how well the maps of a concept agree with a person's regions, or two persons' with each other."""
+
+    __tablename__ = "agreement"
+    run_id: Mapped[str] = _reference("run.id", primary_key=True)  # of the maps
+    concept_id: Mapped[str] = _reference("concept.id", primary_key=True)
+    reader: Mapped[str] = mapped_column(primary_key=True)
+    against: Mapped[str] = mapped_column(primary_key=True)  # "map", or another reader
+    figure: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    count: Mapped[int]
 
 
 class Phenotype(Base):

@@ -93,7 +93,7 @@ def upgrade() -> None:
                 changed.create_check_constraint(op.f("ck_report_status"), _STATUS)
     op.create_index("ix_report_thread_ordinal", "report", ["thread", "ordinal"])
     op.create_index(op.f("ix_vault_report_study_uid"), "vault_report", ["study_uid"])
-    create_views(op.get_bind())
+    create_views(op.get_bind(), "0003")
 
 
 def downgrade() -> None:

@@ -24,8 +24,8 @@ from alembic import op
 
 from db.session import create_views, drop_views
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade():
@@ -67,9 +67,9 @@ def scripts(tmp_path, monkeypatch):
     shutil.copytree(module._scripts(), folder, ignore=shutil.ignore_patterns("__pycache__"))
 
     def add(more: str = "") -> None:
-        (folder / "versions" / "0004_another.py").write_text(NEXT.replace("{more}", more))
+        (folder / "versions" / "0005_another.py").write_text(NEXT.replace("{more}", more))
         monkeypatch.setattr(module, "_scripts", lambda: folder)
-        monkeypatch.setattr(module, "HEAD", "0004")
+        monkeypatch.setattr(module, "HEAD", "0005")
 
     return add
 
@@ -173,7 +173,7 @@ def test_the_same_migration_loses_rows_where_foreign_keys_are_enforced(filled, s
 
 def test_an_outdated_database_is_refused_with_the_command_that_mends_it(filled, scripts):
     scripts()
-    with pytest.raises(DatabaseError, match="version 0003, this program needs 0004: run `phenotype db upgrade`"):
+    with pytest.raises(DatabaseError, match="version 0004, this program needs 0005: run `phenotype db upgrade`"):
         open_database(str(filled.url))
     upgrade(filled)
     open_database(str(filled.url)).close()
