@@ -617,7 +617,7 @@ class Alignment(Base):
     __tablename__ = "alignment"
     run_id: Mapped[str] = _reference("run.id", primary_key=True)
     image_id: Mapped[str] = _reference("image.id", primary_key=True, index=True)
-    path: Mapped[str]  # direct, the template it went by, or the fallback that was taken
+    route: Mapped[str]  # direct, the template it went by, or the fallback that was taken
     quality: Mapped[float]  # 0 to 1
     accepted: Mapped[bool]  # the quality is at least the recipe's threshold
     reason: Mapped[str] = mapped_column(default="")  # why not, or what a fallback was taken for
@@ -648,7 +648,7 @@ class FollowUp(Base):
     image_id: Mapped[str] = _reference("image.id", primary_key=True, index=True)
     earlier_id: Mapped[str] = _reference("image.id", index=True)
     days: Mapped[int | None]  # between the two; None where a study has no date
-    path: Mapped[str]
+    route: Mapped[str]
     quality: Mapped[float]
     accepted: Mapped[bool]
 

@@ -185,15 +185,65 @@ SELECT t.image_id AS image, i.study_id AS study, s.patient_id AS patient, k.name
   t.peak_slice, t.peak_row, t.peak_column,
   (SELECT l.value FROM label l JOIN current_run cl ON cl.id = l.run_id
    WHERE l.study_id = i.study_id AND l.concept_id = t.concept_id) AS reported,
-  e.verdict, e.auroc, t.concept_id AS concept
+  t.probability, t.call, t.deletion, t.deletion_random, e.verdict, e.local, e.auroc, t.concept_id AS concept
 FROM term_map t JOIN current_run c ON c.id = t.run_id JOIN run r ON r.id = t.run_id
 JOIN image i ON i.id = t.image_id JOIN study s ON s.id = i.study_id JOIN concept k ON k.id = t.concept_id
 LEFT JOIN term_evidence e ON e.concept_id = t.concept_id AND CAST(r.recipe AS TEXT) LIKE '%"' || e.run_id || '"%'
 """,
     "term_evidence_view": """
-SELECT k.name AS finding, e.positives, e.studies, e.auroc, e.auroc_low, e.auroc_high, e.verdict,
-  e.concept_id AS concept
+SELECT k.name AS finding, e.positives, e.studies, e.auroc, e.auroc_low, e.auroc_high, e.verdict, e.local,
+  e.location_auroc, e.threshold, e.deletion_ratio, e.concept_id AS concept
 FROM term_evidence e JOIN current_run c ON c.id = e.run_id JOIN concept k ON k.id = e.concept_id
+""",
+    "alignment_view": """
+SELECT a.image_id AS image, i.study_id AS study, s.patient_id AS patient, a.route, a.quality, a.accepted, a.reason,
+  a.low AS seen_from, a.high AS seen_to
+FROM alignment a JOIN current_run c ON c.id = a.run_id JOIN image i ON i.id = a.image_id
+JOIN study s ON s.id = i.study_id
+""",
+    "organ_view": """
+SELECT o.image_id AS image, i.study_id AS study, s.patient_id AS patient, o.organ, o.volume_ml, o.share,
+  o.low AS box_from, o.high AS box_to
+FROM organ o JOIN current_run c ON c.id = o.run_id JOIN image i ON i.id = o.image_id
+JOIN study s ON s.id = i.study_id
+""",
+    "follow_up_view": """
+SELECT f.image_id AS image, f.earlier_id AS earlier_image, s.patient_id AS patient, f.days, f.route, f.quality,
+  f.accepted
+FROM follow_up f JOIN current_run c ON c.id = f.run_id JOIN image i ON i.id = f.image_id
+JOIN study s ON s.id = i.study_id
+""",
+    "track_view": """
+SELECT t.image_id AS image, t.earlier_id AS earlier_image, s.patient_id AS patient, k.name AS finding, t.number,
+  t.slice AS at_slice, t."row" AS at_row, t."column" AS at_column, t.earlier_slice, t.earlier_row, t.earlier_column,
+  t.size_mm, t.earlier_size_mm, t.score, t.earlier_score, t.concept_id AS concept
+FROM track t JOIN current_run c ON c.id = t.run_id JOIN image i ON i.id = t.image_id
+JOIN study s ON s.id = i.study_id JOIN concept k ON k.id = t.concept_id
+""",
+    "weak_label_view": """
+SELECT w.study_id AS study, s.patient_id AS patient, k.name AS finding, w.state, w.probability, w.concept_id AS concept
+FROM weak_label w JOIN current_run c ON c.id = w.run_id JOIN study s ON s.id = w.study_id
+JOIN concept k ON k.id = w.concept_id
+""",
+    "labeller_view": """
+SELECT k.name AS finding, b.labeller, b.sensitivity, b.specificity, b.coverage, b.concept_id AS concept
+FROM labeller b JOIN current_run c ON c.id = b.run_id JOIN concept k ON k.id = b.concept_id
+""",
+    "emission_view": """
+SELECT k.name AS finding, e.state, e.if_present, e.if_absent, e.concept_id AS concept
+FROM emission e JOIN current_run c ON c.id = e.run_id JOIN concept k ON k.id = e.concept_id
+""",
+    "expert_region_view": """
+SELECT x.image_id AS image, i.study_id AS study, s.patient_id AS patient, k.name AS finding, x.reader,
+  x.slice AS at_slice, x.top, x."left" AS left_edge, x.bottom, x."right" AS right_edge,
+  CASE WHEN x.mask IS NULL THEN 'box' ELSE 'mask' END AS shape, x.concept_id AS concept
+FROM expert_region x JOIN image i ON i.id = x.image_id JOIN study s ON s.id = i.study_id
+JOIN concept k ON k.id = x.concept_id
+""",
+    "agreement_view": """
+SELECT k.name AS finding, a.reader, a.against, a.figure, a.value, a.low, a.high, a.count AS cases,
+  a.concept_id AS concept
+FROM agreement a JOIN current_run c ON c.id = a.run_id JOIN concept k ON k.id = a.concept_id
 """,
     "phenotype_view": """
 SELECT p.id AS phenotype, p.number, p.name, p.size AS studies, p.stability, p.stable

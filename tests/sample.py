@@ -36,6 +36,8 @@ RUNS = {  # in the order they were run: name, label
     "extract": "",
     "classify": "",
     "label": "",
+    "weigh": "",
+    "normalize": "",
     "cohort all": "all",
     "cohort normal": "normal",
     "train normal": "f-anogan-image",
@@ -45,6 +47,7 @@ RUNS = {  # in the order they were run: name, label
     "score": "f-anogan-image",
     "link": "",
     "map": "",
+    "follow": "",
     "cluster": "",
 }
 

@@ -16,6 +16,9 @@ def add_results(rows: Rows) -> None:
     add_cohorts(rows)
     add_features(rows)
     add_terms(rows)
+    add_common_space(rows)
+    add_weak_labels(rows)
+    add_experts(rows)
     add_phenotypes(rows)
     add_tasks(rows)
 
@@ -72,11 +75,12 @@ def add_features(rows: Rows) -> None:
 def add_terms(rows: Rows) -> None:
     """Two terms that are mapped, and one that is too rare."""
     for values in (
-        ("pleural_effusion", 7, 17, 0.91, 0.80, 0.98, "evidence"),
-        ("cardiomegaly", 6, 17, 0.62, 0.41, 0.80, "no evidence"),
-        ("nodule", 1, 17, None, None, None, "too few"),
+        ("pleural_effusion", 7, 17, 0.91, 0.80, 0.98, "evidence", "local", 0.74, 0.4, 5.2),
+        ("cardiomegaly", 6, 17, 0.62, 0.41, 0.80, "no evidence", "not local", 0.60, 0.5, 1.1),
+        ("nodule", 1, 17, None, None, None, "too few", "", None, None, None),
     ):
         names = ("concept_id", "positives", "studies", "auroc", "auroc_low", "auroc_high", "verdict")
+        names += ("local", "location_auroc", "threshold", "deletion_ratio")
         rows.add(t.TermEvidence, run_id=RUN_ID["link"], **dict(zip(names, values, strict=True)))
     for case in RADIOGRAPHS:
         for concept in ("pleural_effusion", "cardiomegaly"):
@@ -103,7 +107,60 @@ def _add_map(rows: Rows, case: Case, concept: str) -> None:
         peak_column={"right": 0.25, "midline": 0.5, "left": 0.75}[side],
         side=side,
         regions=values,
+        probability=0.85 if seen else 0.1,
+        call="here" if seen else "not here",
+        deletion=0.5 if seen else 0.05,
+        deletion_random=0.1,
     )
+
+
+def add_common_space(rows: Rows) -> None:
+    """How each radiograph lies in the reference, the heart in it, and one patient's places followed."""
+    points = np.stack(np.meshgrid(*[np.linspace(0, 1, 3, dtype=np.float32)] * 2, indexing="ij"), -1)
+    for case in RADIOGRAPHS:
+        own = {"run_id": RUN_ID["normalize"], "image_id": IMAGE[case.number]}
+        whole = {"low": [0.0, 0.0], "high": [1.0, 1.0]}
+        reason = "" if case in SCORED else "lungs_not_found: the box around the body was taken"
+        about = {"route": "body" if reason else "direct", "quality": 0.3 if reason else 0.9, "accepted": not reason}
+        rows.add(t.Alignment, **own, **about, **whole, reason=reason, forward=points, backward=points)
+        rows.add(t.Organ, **own, organ="heart", volume_ml=600.0, share=1.0, low=[0.5, 0.4], high=[0.8, 0.7])
+    later, earlier = (IMAGE[case.number] for case in RADIOGRAPHS[:2])
+    own = {"run_id": RUN_ID["follow"], "image_id": later, "earlier_id": earlier}
+    rows.add(t.FollowUp, **own, days=90, route="direct", quality=0.8, accepted=True)
+    places = {"slice": 0, "row": 0.8, "column": 0.25, "earlier_slice": 0, "earlier_row": 0.79, "earlier_column": 0.26}
+    sizes = {"size_mm": 80.0, "earlier_size_mm": 60.0, "score": 0.7, "earlier_score": 0.5}
+    rows.add(t.Track, **own, concept_id="pleural_effusion", number=1, **places, **sizes)
+
+
+def add_weak_labels(rows: Rows) -> None:
+    """What two labellers add up to, and how reports word it."""
+    run = {"run_id": RUN_ID["weigh"], "concept_id": "pleural_effusion"}
+    for case in RADIOGRAPHS:
+        value = labels_of(case).get("pleural_effusion", {}).get("value")
+        state = {"present": "present", "uncertain": "possible", "absent": "denied", None: "unmentioned"}[value]
+        probability = {"present": 0.97, "possible": 0.6, "denied": 0.02, "unmentioned": 0.1}[state]
+        rows.add(t.WeakLabel, **run, study_id=STUDY[case.number], state=state, probability=probability)
+    rows.add(t.Labeller, **run, labeller="rules", sensitivity=0.95, specificity=0.98, coverage=0.8)
+    rows.add(t.Labeller, **run, labeller="classifier", sensitivity=0.85, specificity=0.9, coverage=1.0)
+    emission = run | {"run_id": RUN_ID["link"]}
+    for state, here, elsewhere in zip(
+        ("present", "possible", "denied", "unmentioned"), (0.7, 0.15, 0.05, 0.1), (0.02, 0.05, 0.43, 0.5), strict=True
+    ):
+        rows.add(t.Emission, **emission, state=state, if_present=here, if_absent=elsewhere)
+
+
+def add_experts(rows: Rows) -> None:
+    """What a reader has drawn, a line of the file that could not be used, and how well the map agrees."""
+    file = surrogate("experts", "boxes")
+    image, concept = IMAGE[RADIOGRAPHS[0].number], "pleural_effusion"
+    box = {"slice": 0, "top": 0.7, "left": 0.1, "bottom": 0.9, "right": 0.4, "mask": None}
+    own = {"id": surrogate("drawn", "1"), "file_id": file, "image_id": image, "concept_id": concept}
+    rows.add(t.ExpertRegion, **own, reader="A", **box)
+    refused = "image_unknown: the row names an image that is not in the database"
+    rows.add(t.ExpertRecord, file_id=file, number=1, reader="A", state="ingested", reason="")
+    rows.add(t.ExpertRecord, file_id=file, number=2, reader="A", state="quarantined", reason=refused)
+    who = {"run_id": RUN_ID["map"], "concept_id": concept, "reader": "A", "against": "map"}
+    rows.add(t.Agreement, **who, figure="pointing", value=0.7, low=0.4, high=0.9, count=10)
 
 
 def add_phenotypes(rows: Rows) -> None:

@@ -281,8 +281,8 @@ WHERE stage = 'link'
         )
         session.execute(
             text("""
-INSERT INTO term_evidence
-SELECT 'newer', concept_id, positives, studies, 0.5, 0.4, 0.6, 'no evidence' FROM term_evidence
+INSERT INTO term_evidence (run_id, concept_id, positives, studies, auroc, auroc_low, auroc_high, verdict, local)
+SELECT 'newer', concept_id, positives, studies, 0.5, 0.4, 0.6, 'no evidence', '' FROM term_evidence
 """)
         )
     assert ask(filled, query) == expected
