@@ -114,6 +114,10 @@ class Stage(ABC):
     def store(self, session: Session, outputs: dict[str, Any]) -> None:
         """Write the outputs of a batch, in the transaction that also writes its Tasks."""
 
+    def remarks(self, session: Session) -> list[str]:
+        """What a person should know of the results of a finished run, if anything."""
+        return []
+
     def refuse(self, session: Session, failures: dict[str, Failure]) -> None:  # noqa: B027  (most have nothing to do)
         """Write down elsewhere than in Task that these subjects failed; called in the same transaction."""
 
@@ -192,7 +196,7 @@ def model_folder(home: Path, run_id: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run of a stage did: subjects done and failed now, and those that were done already."""
+    """What a run of a stage did: subjects done and failed now, those that were done already, and what to know."""
 
     run_id: str
     stage: str
@@ -200,6 +204,7 @@ class Summary:
     failed: int
     before: int
     seconds: float
+    remarks: tuple[str, ...] = ()
 
 
 def stage_fields(kind: type[Stage]) -> list[Field[Any]]:
@@ -255,10 +260,10 @@ def run_stage(
     home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / "working.lock")
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         raise Refused("busy", "another phenotype process is at work on this database; wait for it or stop it") from None
-    with lock:
+    with held:
         started = datetime.now(UTC)
         with database.writing() as session:
             stage = stage.resolve(session, home)
@@ -282,7 +287,9 @@ def run_stage(
             raise
         _close_run(database, stage, "finished")
         seconds = (datetime.now(UTC) - started).total_seconds()
-        return Summary(stage.run_id, stage.name, done, failed, todo.before, seconds)
+        with database.reading() as session:
+            remarks = tuple(stage.remarks(session))
+        return Summary(stage.run_id, stage.name, done, failed, todo.before, seconds, remarks)
 
 
 def _open_run(session: Session, stage: Stage, now: datetime) -> None:

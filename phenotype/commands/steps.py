@@ -34,6 +34,8 @@ def run_steps(settings: Settings, steps: Sequence[Step], *, strict: bool = True)
             continue
         failed += summary.failed
         show.messages.print(sentence(label, summary), markup=False)
+        for remark in summary.remarks:
+            show.messages.print(f"{label}: {remark}", style="yellow", markup=False)
     if refused:
         raise typer.Exit(1)
     finish(database, failed=failed, took_in=any(step.stage.name == "ingest" for step in steps), strict=strict)

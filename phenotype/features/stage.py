@@ -270,6 +270,7 @@ class Score(_PerImage):
     """Say how far images are from the normal that a model has learned, and where."""
 
     model: str = run_of("train", "the model of the normal, or several with + between them", "f-anogan-image")
+    slices: int = knob(0, "slices of a volume to look at; 0 for as many as the model was calibrated on")
 
     name: ClassVar[str] = "score"
     results: ClassVar = (Anomaly,)
@@ -291,9 +292,29 @@ class Score(_PerImage):
             _scored_together(runs, home)
         kind, look = _as_learned(session, runs[0].id)
         labels = "+".join(run.label for run in runs)
+        learned = {run.recipe.get("slices", stages[0].slices) for run in runs}
+        if not self.slices and len(learned) > 1:
+            raise Refused("slices", "models that were calibrated on different numbers of slices need --slices")
         return replace(
-            stages[0], model="+".join(run.id for run in runs), kind=kind, look=json.dumps(look), scores_with=labels
+            stages[0],
+            model="+".join(run.id for run in runs),
+            kind=kind,
+            look=json.dumps(look),
+            scores_with=labels,
+            slices=self.slices or learned.pop(),  # of more slices the highest score is higher, and p too small
         )
+
+    def remarks(self, session: Session) -> list[str]:
+        """An alarm where the images, some of them sick, score lower than the normal ones kept aside."""
+        from phenotype.features.inference import together
+        from phenotype.models.alarms import inversion_alarm
+
+        _, calibration = together(tuple(model_folder(Path(self.home), run) for run in self.model.split("+")))
+        scores = list(session.scalars(select(Anomaly.score).where(Anomaly.run_id == self.run_id)))
+        if calibration is None or not scores:
+            return []
+        alarm = inversion_alarm(calibration.scores, scores)
+        return [alarm.text] if alarm.fired else []
 
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Image id to ScoredImage."""

@@ -84,6 +84,26 @@ def test_models_that_cannot_be_scored_together_are_refused(made, model, why):
         step(database, folder, "score", {"model": model})
 
 
+def test_slices_are_those_that_the_model_was_calibrated_on(made):
+    database, folder = made
+    step(database, folder, "train", {"called": "three", "model": "pca", "size": 16, "slices": 3})
+    step(database, folder, "score", {"model": "three"})
+    with database.reading() as session:
+        recipes = {run.label: run.recipe for run in session.scalars(select(Run).where(Run.stage == "score"))}
+    assert (recipes["three"]["slices"], recipes["pca-image"]["slices"]) == (3, 8)
+    with pytest.raises(Refused, match="--slices"):
+        step(database, folder, "score", {"model": "three+pca-image"})
+
+
+def test_a_score_that_is_upside_down_is_told(made):
+    database, folder = made
+    assert step(database, folder, "score", {"model": "pca-image"}).remarks == ()
+    with database.writing() as session:
+        session.execute(text("UPDATE anomaly SET score = -1e9 - score"))
+    (told,) = step(database, folder, "score", {"model": "pca-image"}).remarks
+    assert "upside down" in told
+
+
 def test_models_of_other_cohorts_are_not_mixed(made):
     database, folder = made
     step(database, folder, "cohort", {"called": "other", "holdout": 0})
