@@ -110,6 +110,12 @@ def plane_of(orientation: Vector6) -> str:
     return ("sagittal", "coronal", "axial")[_axis(_normal(orientation))]
 
 
+def directions(orientation: Vector6) -> NDArray[np.float64]:
+    """The patient's directions (3, 3) along the slices, rows and columns of a stack as `arrange` orders it."""
+    along = [_upwards(orientation), orientation[3:], orientation[:3]]
+    return np.asarray(along, dtype=np.float64)
+
+
 def depths(slices: Sequence[Slice]) -> NDArray[np.float64]:
     """How far along their common normal slices lie, mm, ascending as in a `Stack`. They must have a position."""
     orientation = min(s.orientation for s in slices if s.orientation)

@@ -1,0 +1,1 @@
+"""Images brought into a common space, and places followed between images."""
