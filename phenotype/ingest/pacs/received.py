@@ -173,10 +173,10 @@ def open_inbox(database: Database, home: Path, kind: str, name: str, origin: str
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = FileLock(folder.with_suffix(".lock"))
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         raise Refused("busy", "another process is receiving from this source; wait for it or stop it") from None
-    with lock:
+    with held:
         shutil.rmtree(beside, ignore_errors=True)  # what a process left behind that was killed
         beside.mkdir(mode=0o700)
         settle(received)
