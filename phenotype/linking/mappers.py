@@ -2,10 +2,22 @@
 
 from typing import Any
 
-from phenotype.linking.mil import NoisyOr
+from phenotype.linking.attention import GatedAttention
+from phenotype.linking.combined import Combined
+from phenotype.linking.inherited import InheritedLogistic
+from phenotype.linking.location import Location
+from phenotype.linking.mil import LogSumExp, NoisyOr, TopK
 from phenotype.linking.profiles import Ferns
 
+DEFAULT = "combined"
+
 MAPPERS: dict[str, type[Any]] = {
-    "ferns": Ferns,
+    "combined": Combined,  # the default: ferns and noisy-or
+    "ferns": Ferns,  # semantic profiles (Hofmanninger and Langs 2015)
     "noisy-or": NoisyOr,
+    "log-sum-exp": LogSumExp,
+    "top-k": TopK,
+    "attention": GatedAttention,  # baselines from here on
+    "inherited-logistic": InheritedLogistic,
+    "location": Location,
 }

@@ -98,10 +98,12 @@ def train(kind: Kind, told: Stack, regions: Tensor, active: NDArray[np.bool_]) -
     anchor = table(told.states, told.probabilities)
     bags = _Bags(told, regions)
     prevalence = torch.from_numpy(np.clip(anchor.prevalence, 0.01, 0.99)).float()
+    # the generalised cross entropy hardly moves where it disagrees with a report: it begins undecided
+    begin = torch.full_like(prevalence, 0.5) if kind.loss == "gce" else prevalence
     members = []
     for number in range(int(part.max()) + 1):
         network = kind.network(regions.shape[1], active.size)
-        kind.start(network, prevalence, float(told.sizes.mean()))
+        kind.start(network, begin, float(told.sizes.mean()))
         optimiser = torch.optim.AdamW(network.parameters(), lr=kind.rate, weight_decay=kind.decay)
         members.append(_Member(network, optimiser, np.flatnonzero(part != number), np.flatnonzero(part == number)))
     rng = np.random.default_rng(kind.seed)
@@ -143,9 +145,8 @@ class _Bags:
     def outputs(self, network: nn.Module, chosen: NDArray[np.int64]) -> Tensor:
         """(chosen, regions of the largest, outputs); -inf where an image has no further region."""
         flat = network(torch.cat([self.regions[i] for i in chosen]))
-        return pad_sequence(
-            torch.split(flat, [self.sizes[i] for i in chosen]), batch_first=True, padding_value=-torch.inf
-        )
+        own = list(torch.split(flat, [self.sizes[i] for i in chosen]))
+        return pad_sequence(own, batch_first=True, padding_value=-torch.inf)
 
     def allowed(self, chosen: NDArray[np.int64]) -> Tensor | None:
         """(chosen, regions, n_terms) where location words allow a term; None where none says anything."""
