@@ -98,7 +98,11 @@ def fill(session: Session) -> None:
 
 def add_runs(rows: Rows) -> None:
     """The current run of each stage, one that was replaced, and one that is not done."""
-    recipes = {"map": {"link": RUN_ID["link"]}, "score": {"model": RUN_ID["train normal"]}}
+    recipes = {
+        "map": {"link": RUN_ID["link"]},
+        "score": {"model": RUN_ID["train normal"]},
+        "label": {"findings": RUN_ID["extract"], "second": RUN_ID["classify"]},
+    }
     runs = [(name, RUN_ID[name], NOW + timedelta(minutes=n), "finished") for n, name in enumerate(RUNS)]
     runs.append(("extract", OLD_EXTRACT, NOW - timedelta(days=3), "interrupted"))
     runs.append(("cluster", surrogate("run", "cluster", "before"), NOW - timedelta(days=2), "running"))
