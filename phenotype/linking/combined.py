@@ -116,13 +116,13 @@ class Combined:
         self._learned()
         arrays = {f"ferns/{name}": value for name, value in self.ferns_.to_arrays().items()}
         arrays |= {f"network/{name}": value for name, value in self.network_.to_arrays().items()}
-        return arrays | {"regions": self.regions_, "images": self.images_, "share": np.array(self.share)}
+        return arrays | {"regions": self.regions_, "images": self.images_, "share": np.array([self.share])}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The mapper that `to_arrays` described."""
         try:
-            found = cls(share=float(arrays["share"]))
+            found = cls(share=float(arrays["share"][0]))
             found.regions_, found.images_ = np.asarray(arrays["regions"]), np.asarray(arrays["images"])
         except KeyError as missing:
             raise CannotLearn(f"these arrays are no {cls.__name__}: {missing} is missing") from None

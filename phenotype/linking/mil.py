@@ -169,7 +169,7 @@ class InstanceMil:
 
     def parameters(self) -> dict[str, NDArray[Any]]:
         """What `from_arrays` needs to build the networks again."""
-        return {"hidden": np.array(self.hidden, np.int64)}
+        return {"hidden": np.array([self.hidden], np.int64)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -196,7 +196,7 @@ class InstanceMil:
 
     @classmethod
     def _of_parameters(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        return cls(hidden=int(arrays["hidden"]))
+        return cls(hidden=int(arrays["hidden"][0]))
 
 
 def set_bias(network: nn.Module, bias: Tensor) -> None:

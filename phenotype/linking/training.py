@@ -104,7 +104,7 @@ def train(kind: Kind, told: Stack, regions: Tensor, active: NDArray[np.bool_]) -
     for number in range(int(part.max()) + 1):
         network = kind.network(regions.shape[1], active.size)
         kind.start(network, begin, float(told.sizes.mean()))
-        optimiser = torch.optim.AdamW(network.parameters(), lr=kind.rate, weight_decay=kind.decay)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=kind.rate, weight_decay=kind.decay, fused=True)
         members.append(_Member(network, optimiser, np.flatnonzero(part != number), np.flatnonzero(part == number)))
     rng = np.random.default_rng(kind.seed)
     emission = anchor
