@@ -27,9 +27,11 @@ from db.session import HEAD, Database, DatabaseError, open_database, revision, u
 from nlp.tables import LexiconError
 from phenotype import show
 from phenotype.commands import ledger
+from phenotype.commands.expert import expert_app
 from phenotype.commands.export import export_app
 from phenotype.commands.models import list_models
 from phenotype.commands.pacs import COMMANDS as PACS_COMMANDS
+from phenotype.commands.similar import similar_cases
 from phenotype.commands.steps import FINISHED_WITH_FAILURES, run_steps
 from phenotype.executors import describe
 from phenotype.pipeline import STAGES, STANDARD, VOLUMES, Step, make_stage, read_pipeline, stage_class
@@ -80,6 +82,7 @@ app = typer.Typer(
 database_app = typer.Typer(help="The database itself.", no_args_is_help=True)
 app.add_typer(database_app, name="db")
 app.add_typer(export_app, name="export", rich_help_panel="Questions")
+app.add_typer(expert_app, name="expert", rich_help_panel="Questions")
 for _name, _command in PACS_COMMANDS.items():
     app.command(_name, rich_help_panel="Stages")(_command)
 
@@ -252,6 +255,7 @@ def files(context: typer.Context, as_json: Json = False, as_csv: Csv = False) ->
 
 
 app.command("models", rich_help_panel="Questions")(list_models)
+app.command("similar", rich_help_panel="Questions")(similar_cases)
 app.command(rich_help_panel="Stages")(ledger.retry)
 app.command(rich_help_panel="Questions")(ledger.paths)
 app.command(rich_help_panel="Questions")(ledger.text)
@@ -369,7 +373,7 @@ def main() -> None:
     # threads that wait by spinning take the cores from those that work, wherever something else runs too
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     others = {"init", "run", "status", "files", "failures", "findings", "disagreements", "sql", "db", "demo", "page"}
-    others |= {"read", "export", "models", "retry", "paths", "text", *PACS_COMMANDS}
+    others |= {"read", "export", "models", "retry", "paths", "text", "similar", "expert", *PACS_COMMANDS}
     words = set(sys.argv[1:])
     for name in STAGES:
         if name in words or not words & (others | set(STAGES)):

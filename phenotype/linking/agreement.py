@@ -125,7 +125,7 @@ def _smaller(mask: Mask) -> Mask:
 
 def thresholds_for(scores: Iterable[NDArray[np.floating]]) -> Floats:
     """Thresholds to be tried on a map, from the scores of regions of many images: more of them the higher they are."""
-    found = np.concatenate([np.ravel(some) for some in scores])
+    found = np.concatenate([np.zeros(0), *[np.ravel(some) for some in scores]])
     found = found[np.isfinite(found)]
     if found.size == 0:
         return np.zeros(1)

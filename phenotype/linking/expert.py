@@ -15,7 +15,7 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "mask": ("mask", "maskfile", "segmentation"),
     "label": ("label", "labelvalue", "value"),
 }
+LARGEST = 512  # rows and columns of a mask that is kept
 EDGES = ("top", "left", "bottom", "right")
 # Words that name a role and not a person; with them a number or a letter
 _LABEL = re.compile(
@@ -125,18 +126,18 @@ def read_table(text: str) -> list[Row]:
 
 def _row(number: int, cells: list[str], found: Mapping[str, int]) -> Row:
     value = {what: cells[i].strip() if 0 <= i < len(cells) else "" for what, i in found.items()}
-    known = {what: value[what] for what in ("image", "accession", "concept", "reader", "mask")}
+    row = Row(number, value["image"], value["accession"], value["concept"], value["reader"], mask=value["mask"])
     try:
         index, label = (_whole(value[what], what) for what in ("slice", "label"))
         edges = [_number(value[edge], edge) for edge in EDGES]
     except Refused as error:
-        return Row(number, **known, refusal=error)
+        return replace(row, refusal=error)
     given = [edge for edge in edges if edge is not None]
     if len(given) not in (0, 4):
         missing = next(edge for edge, v in zip(EDGES, edges, strict=True) if v is None)
-        return Row(number, **known, refusal=Refused("box", f"the box has no {missing}: give all four edges, or none"))
+        return replace(row, refusal=Refused("box", f"the box has no {missing}: give all four edges, or none"))
     box = (given[0], given[1], given[2], given[3]) if given else None
-    return Row(number, **known, slice=index, box=box, label=label)
+    return replace(row, slice=index, box=box, label=label)
 
 
 def _number(text: str, what: str) -> float | None:
@@ -192,7 +193,17 @@ def lay_mask(target: Target, index: int | None, mask: Mask) -> Drawn | None:
         return None
     top, bottom = rows[0] / target.rows, (rows[-1] + 1) / target.rows
     left, right = columns[0] / target.columns, (columns[-1] + 1) / target.columns
-    return Drawn(slice_, (float(top), float(left), float(bottom), float(right)), np.asarray(mask, np.bool_))
+    return Drawn(slice_, (float(top), float(left), float(bottom), float(right)), _thinned(mask))
+
+
+def _thinned(mask: Mask) -> Mask:
+    """A mask of at most 512 rows and columns: of a radiograph's full size it would take megabytes."""
+    at = [((np.arange(min(n, LARGEST)) + 0.5) * n / min(n, LARGEST)).astype(np.intp) for n in mask.shape]
+    thinned = np.asarray(mask[np.ix_(*at)], np.bool_)
+    if not thinned.any():  # what is thinner than the steps
+        for row, column in np.argwhere(mask):
+            thinned[row * thinned.shape[0] // mask.shape[0], column * thinned.shape[1] // mask.shape[1]] = True
+    return thinned
 
 
 def slice_of(target: Target, index: int | None) -> int:

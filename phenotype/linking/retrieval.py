@@ -186,6 +186,16 @@ def highest(blocks: Iterable[tuple[Floats, Integers]], top: int, own: int | None
     return rows, scores
 
 
+def shown_and_alike(query: Floats, looks: Floats, shown: Floats, weight: float) -> Floats:
+    """Scores (n,) of regions that are to look like a query (1, d) and to show a term.
+
+    `weight` times how strongly each shows the term (n,), less the rest of the weight times the mean squared difference
+    of its features (n, d) from the query's; all in standard deviations (`Standard`).
+    """
+    far = ((looks - query) ** 2).mean(axis=1)
+    return np.asarray(weight * shown - (1 - weight) * far, np.float32)
+
+
 # ------------------------------------------------------------------------------------------------ an index
 
 
