@@ -145,18 +145,6 @@ def calibrate(
     return Calibration(found, *thresholds(scores[asserts], scores[denies], error=error))
 
 
-def cross_calibrated(
-    scores: Doubles, states: NDArray[np.int8], folds: NDArray[np.int64], emission: Emission | None, term: int
-) -> Doubles:
-    """Probabilities (n,) of a term, each by a calibration that has not seen the images of its fold."""
-    found = np.empty(len(scores))
-    for fold in np.unique(folds):
-        own = folds == fold
-        others = ~own if not own.all() else own
-        found[own] = calibrate(scores[others], states[others], emission, term).curve(scores[own])
-    return found
-
-
 def calibration_error(probabilities: ArrayLike, truth: ArrayLike, *, bins: int = 10) -> float:
     """Expected calibration error: mean distance of probability and frequency, over bins of equally many images."""
     p, y = np.asarray(probabilities, np.float64), np.asarray(truth, np.float64)

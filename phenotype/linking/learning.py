@@ -1,6 +1,6 @@
-"""Learn term maps from the regions of images and the states of their terms, and put them onto images."""
+"""Learn term maps from the regions of images and what their reports say, and put them onto images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,16 +9,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from phenotype.linking.evidence import Evidence, evidence, fit_parts, image_score, without
-from phenotype.linking.ferns import FernMapper
+from phenotype.linking.calibration import Calibration, Call, calibrate
+from phenotype.linking.emission import Emission, table
+from phenotype.linking.evidence import Evidence, evidence, image_score
+from phenotype.linking.faithful import Deletion, Locality, deletion, locality
+from phenotype.linking.location import Location
+from phenotype.linking.mapper import DENIED, POSSIBLE, PRESENT, UNMENTIONED, Bag, TermMapper
+from phenotype.linking.mappers import MAPPERS
 from phenotype.linking.maps import peak, pixel_boxes, pixel_map, side_of
 from phenotype.linking.places import Usual, cells
 from phenotype.models.files import read_manifest, read_tensors, write_manifest, write_tensors
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
 MAP = (64, 64)  # a map is drawn on this grid to find its peak
-SAMPLE = 20_000  # regions that the questions of the ferns are balanced on
 LEAST = 10  # images that deny a term, to know what it scores where it is not
+_SAMPLE = 500  # images that tell what is usual
+_POSSIBLE_FROM = 0.25  # a label at least as probable as this, and no more than 1 less it, is in doubt
+_UNMENTIONED = 0.1  # how probable a term is taken to be that nobody mentions
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,146 +48,287 @@ class Regions:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What is said of an image: the state of each term, how probable the labellers hold it, and where it may be."""
+
+    states: NDArray[np.int8]  # (n_terms,) index into STATES
+    probabilities: Floats  # (n_terms,)
+    where: NDArray[np.bool_] | None = None  # (n_terms, n regions); see Bag
+
+
+def said(labels: NDArray[np.floating], where: NDArray[np.bool_] | None = None) -> Said:
+    """From labels (n_terms,): the probability of each term, NaN where it is not mentioned."""
+    states = np.full(labels.shape, POSSIBLE, np.int8)
+    states[labels > 1 - _POSSIBLE_FROM] = PRESENT
+    states[labels < _POSSIBLE_FROM] = DENIED
+    states[np.isnan(labels)] = UNMENTIONED
+    return Said(states, np.where(np.isnan(labels), _UNMENTIONED, labels).astype(np.float32), where)
+
+
+@dataclass(frozen=True, slots=True)
 class MappedTerm:
-    """Where in an image a term is seen."""
+    """Where in an image a term is seen, and whether it is."""
 
     concept: str
-    score: float
+    score: float  # mean of the highest regions, in standard deviations from what is usual at their places
+    probability: float
+    call: Call  # a map called "not here" shows where the term would be, if it were
     slice: int
     row: float
     column: float
     side: str
+    deletion: float  # how far the score falls without the highest twentieth of the regions
+    deletion_random: float  # and without as many at random
     regions: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class TermMappers:
-    """What is learned: what regions usually look like at each place, one mapper for each group of folds, and what each
-    usually scores at each place of images that have not the term.
+    """What is learned: what regions usually look like at each place, one mapper for each group of folds, what each
+    usually scores at each place of images that have not the term, and what a score says of the image.
 
     A mapper is kept for each group, so that every image, new ones too, is scored by one that has not seen its patient.
     """
 
     concepts: tuple[str, ...]
+    mapper: str  # its name in MAPPERS
     groups: int
-    location: (
-        int  # copies of the place among the descriptors, so that the questions of the ferns are about it more often
-    )
     look: Usual
-    mappers: dict[int, FernMapper]
+    mappers: dict[int, TermMapper]
     scores: dict[int, Usual]
+    calibrations: dict[int, list[Calibration]]  # of each group a list of the concepts'
 
     def map(self, regions: Regions) -> list[MappedTerm]:
         """The map of each concept over one image."""
         profile = self.profile(regions)
         scores = image_score(profile)
+        tests = self.deletions(regions, profile)
         return [
-            _mapped(concept, float(scores[c]), np.ascontiguousarray(profile[:, c]), regions)
-            for c, concept in enumerate(self.concepts)
+            _mapped(concept, float(scores[c]), np.ascontiguousarray(profile[:, c]), regions, own, tests[c])
+            for c, (concept, own) in enumerate(
+                zip(self.concepts, self.calibrations[self.group_of(regions)], strict=True)
+            )
         ]
 
     def profile(self, regions: Regions) -> Floats:
         """How strongly each concept is seen in each region (n, concepts): in standard deviations above what is usual
         at that place in images without it."""
-        group = self.group_of(regions)
-        profile = self.mappers[group].score(describe(regions, self.look, self.location))
-        return self.scores[group].deviations(regions.places, profile)
+        return self._standardised(regions, describe(regions, self.look))
+
+    def deletions(self, regions: Regions, profile: Floats) -> list[Deletion]:
+        """The deletion test of each concept in an image with this profile: see `faithful.deletion`."""
+        usual = np.zeros_like(regions.vectors)  # nothing strange about any region
+        usual[:, -2:] = regions.vectors[:, -2:]
+        return deletion(image_score, profile, self._standardised(regions, usual))
 
     def group_of(self, regions: Regions) -> int:
         """The group of the image's patient; any, where no image of that group was learned from."""
         group = regions.fold % self.groups
         return group if group in self.mappers else min(self.mappers)
 
+    def _standardised(self, regions: Regions, described: Floats) -> Floats:
+        group = self.group_of(regions)
+        return self.scores[group].deviations(regions.places, self.mappers[group].score(described))
 
-def describe(regions: Regions, look: Usual, location: int) -> Floats:
-    """Descriptors (n, d - 2 + 2 * location): how far each region looks from what is usual at its place, and where it
-    is."""
-    strange = look.deviations(regions.places, regions.vectors)[:, :-2]
-    return np.hstack([strange, *[regions.vectors[:, -2:]] * location]).astype(np.float32)
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The mappers, and what they are worth on images that they have not learned from."""
+
+    terms: TermMappers
+    evidence: list[Evidence]  # of each concept: do image scores tell images with the term from those without?
+    location: list[Evidence]  # the same of the place alone
+    local: list[Locality]  # is it seen at a place?
+    deletion_ratio: list[float | None]  # how many times more the highest regions carry than random ones, in the median
+    emission: Emission  # how reports speak of what is there
+    scores: Doubles  # (images, concepts) out of fold
+    probabilities: Doubles  # (images, concepts) out of fold, calibrated without the image's fold
+
+
+def describe(regions: Regions, look: Usual) -> Floats:
+    """Descriptors (n, d): how far each region looks from what is usual at its place, and where it is."""
+    strange = look.deviations(regions.places, regions.vectors)
+    return np.hstack([strange[:, :-2], regions.vectors[:, -2:]]).astype(np.float32)
+
+
+def fit_folds(new: Callable[[], TermMapper], bags: Sequence[Bag], folds: NDArray[np.int64]) -> dict[int, TermMapper]:
+    """For each fold a new mapper that has learned from the bags of all others; of one fold alone, a ValueError."""
+    names = np.unique(folds).tolist()
+    if len(names) < 2:
+        raise ValueError("cross-fitting needs bags of at least two folds")
+    return {f: new().fit([bag for bag, own in zip(bags, folds, strict=True) if own != f]) for f in names}
 
 
 def learn(
-    mapper: FernMapper,
-    bags: Sequence[tuple[Regions, NDArray[np.float64]]],
+    new: Callable[[], TermMapper],
+    images: Sequence[tuple[Regions, Said]],
     patients: NDArray[np.str_],
     *,
     concepts: Sequence[str],
+    mapper: str,
     groups: int,
-    location: int,
     seed: int,
-) -> tuple[TermMappers, list[Evidence]]:
-    """Fit one mapper for each group of folds on the images of all others; also the evidence for each concept.
+) -> Learned:
+    """Fit one mapper for each group of folds on the images of all others, and judge what they make of their own.
 
-    `bags` holds the regions of each image and the states (concepts,) of its study; `mapper` has no questions yet.
-    ValueError where the patients are in fewer than three groups.
+    `new` makes a mapper that has learned nothing, `mapper` is its name in MAPPERS. Nothing that scores an image has
+    seen its patient; the calibration of a group is fitted to scores of other groups, each by its own mapper. ValueError
+    where the patients are in fewer than two groups.
     """
-    look = Usual.of(((r.places, r.vectors) for r, _ in bags), bags[0][0].vectors.shape[1])
-    described = [(describe(regions, look, location), states) for regions, states in bags]
-    rng = np.random.default_rng(seed)
-    everything = np.concatenate([vectors for vectors, _ in described])
-    mapper.prepare(everything[rng.choice(len(everything), min(SAMPLE, len(everything)), replace=False)])
-    group = np.array([regions.fold % groups for regions, _ in bags])
-    parts = fit_parts(mapper, described, group.tolist())
-    mappers = {g: without(parts, g) for g in parts}
-    places = [regions.places for regions, _ in bags]
-    states = np.stack([states for _, states in bags])
-    usual: dict[int, Usual] = {}
-    for g in parts:
-        # Nested: what is usual for the images of a group is told by other groups, each scored by a mapper that knows
-        # neither. Ferns that had counted an image would find it more usual than it is.
-        inner = {other: without(parts, g, other) for other in parts if other != g}
-        others = np.flatnonzero(group != g).tolist()
-        profiles = {i: inner[int(group[i])].score(described[i][0]) for i in others}
-        usual[g] = _usual_scores(places, profiles, states)
-    terms = TermMappers(tuple(concepts), groups, location, look, mappers, usual)
-    scores = np.stack([image_score(terms.profile(regions)) for regions, _ in bags])
-    return terms, [evidence(scores[:, c], states[:, c], patients, seed=seed) for c in range(len(concepts))]
+    look = Usual.of(((r.places, r.vectors) for r, _ in images), images[0][0].vectors.shape[1])
+    _, patient = np.unique(patients, return_inverse=True)
+    bags = [
+        Bag(describe(r, look), s.states, s.probabilities, s.where, int(p))
+        for (r, s), p in zip(images, patient, strict=True)
+    ]
+    group = np.array([regions.fold % groups for regions, _ in images])
+    mappers = fit_folds(new, bags, group)
+    usual = {g: _usual_scores(m, bags, images, np.flatnonzero(group != g), seed) for g, m in mappers.items()}
+    terms = TermMappers(tuple(concepts), mapper, groups, look, mappers, usual, {})
+    profiles = [terms.profile(regions) for regions, _ in images]
+    scores = np.stack([image_score(profile) for profile in profiles])
+    states = np.stack([s.states for _, s in images])
+    probabilities = np.stack([s.probabilities for _, s in images]).astype(np.float64)
+    emission = _emission(list(mappers.values()), states, probabilities)
+    calibrated = np.empty_like(scores)
+    for g, fitted in mappers.items():
+        own, others = group == g, group != g
+        tables = getattr(fitted, "emission_", None)
+        terms.calibrations[g] = [
+            calibrate(scores[others, t], states[others, t], tables, t) for t in range(len(concepts))
+        ]
+        calibrated[own] = np.stack([c.curve(scores[own, t]) for t, c in enumerate(terms.calibrations[g])], axis=1)
+    labels = np.where(states == UNMENTIONED, np.nan, probabilities)
+    alone = _by_place(bags, group)
+    tests = _tests(terms, images, profiles, states, scores)
+    return Learned(
+        terms,
+        [evidence(scores[:, t], labels[:, t], patients, seed=seed) for t in range(len(concepts))],
+        [evidence(alone[:, t], labels[:, t], patients, seed=seed) for t in range(len(concepts))],
+        [locality(of_term) for of_term in tests],
+        [_median_ratio(of_term) for of_term in tests],
+        emission,
+        scores,
+        calibrated,
+    )
 
 
 def _usual_scores(
-    places: Sequence[NDArray[np.int64]], profiles: dict[int, NDArray[np.float64]], states: NDArray[np.float64]
+    mapper: TermMapper,
+    bags: Sequence[Bag],
+    images: Sequence[tuple[Regions, Said]],
+    learned: NDArray[np.int64],
+    seed: int,
 ) -> Usual:
     """What each term usually scores at each place of images that have it not: denied, or if that is seldom said, at
-    least not asserted. `profiles` by the number of the image."""
+    least not asserted. Told by a sample of the images learned from."""
+    chosen = learned[np.sort(np.random.default_rng(seed).permutation(learned.size)[:_SAMPLE])].tolist()
+    profiles = {i: mapper.score(bags[i].regions) for i in chosen}
     columns = []
-    for term in range(states.shape[1]):
-        without_it = [i for i in profiles if states[i, term] < 0.5]
+    for term in range(bags[0].states.size):
+        without_it = [i for i in chosen if bags[i].states[term] == DENIED]
         if len(without_it) < LEAST:
-            without_it = [i for i in profiles if not states[i, term] >= 0.5]
-        columns.append(Usual.of(((places[i], profiles[i][:, term : term + 1]) for i in without_it), 1))
+            without_it = [i for i in chosen if bags[i].states[term] > POSSIBLE]
+        found = Usual.of(((images[i][0].places, profiles[i][:, term : term + 1]) for i in without_it), 1)
+        columns.append(found)
     return Usual(np.hstack([c.mean for c in columns]), np.hstack([c.deviation for c in columns]))
 
 
-def _mapped(concept: str, score: float, values: Floats, regions: Regions) -> MappedTerm:
+def _emission(mappers: Sequence[TermMapper], states: NDArray[np.int8], probabilities: Doubles) -> Emission:
+    """The mean of the tables that the mappers learned; of mappers that learn none, that of the labellers."""
+    tables = [found for m in mappers if (found := getattr(m, "emission_", None)) is not None]
+    if not tables:
+        return table(states, probabilities)
+    return Emission(
+        np.mean([t.if_present for t in tables], axis=0),
+        np.mean([t.if_absent for t in tables], axis=0),
+        np.mean([t.prevalence for t in tables], axis=0),
+    )
+
+
+def _by_place(bags: Sequence[Bag], group: NDArray[np.int64]) -> Doubles:
+    """Scores (images, concepts), out of fold, of a mapper that sees nothing but the place."""
+    alone = fit_folds(Location, bags, group)
+    return np.stack([alone[int(g)].image_score(bag.regions) for bag, g in zip(bags, group, strict=True)])
+
+
+def _tests(
+    terms: TermMappers,
+    images: Sequence[tuple[Regions, Said]],
+    profiles: Sequence[Floats],
+    states: NDArray[np.int8],
+    scores: Doubles,
+) -> list[list[Deletion]]:
+    """For each concept the deletion tests in the images that assert it and score above half of those that do not."""
+    asserted = states <= POSSIBLE
+    low = [np.median(scores[~has, t]) if (~has).any() else np.inf for t, has in enumerate(asserted.T)]
+    found: list[list[Deletion]] = [[] for _ in terms.concepts]
+    for i in np.flatnonzero((asserted & (scores > low)).any(axis=1)).tolist():
+        own = terms.deletions(images[i][0], profiles[i])
+        for t in np.flatnonzero(asserted[i] & (scores[i] > low)).tolist():
+            found[t].append(own[t])
+    return found
+
+
+def _median_ratio(tests: Sequence[Deletion]) -> float | None:
+    """None without a test, or where random regions carry nothing in the median."""
+    ratio = float(np.median([test.ratio for test in tests])) if tests else np.inf
+    return ratio if np.isfinite(ratio) else None
+
+
+def _mapped(
+    concept: str, score: float, values: Floats, regions: Regions, calibration: Calibration, test: Deletion
+) -> MappedTerm:
     found = int(regions.slices[int(values.argmax())])
     there = regions.slices == found
     top = peak(pixel_map(values[there], pixel_boxes(regions.boxes[there], MAP), MAP))
-    side = side_of(top.column, MAP[1], margin=1.0) if regions.frontal else ""
-    return MappedTerm(concept, score, found, (top.row + 0.5) / MAP[0], (top.column + 0.5) / MAP[1], side, values)
+    return MappedTerm(
+        concept,
+        score,
+        float(calibration.curve(score)),
+        calibration.call(score),
+        found,
+        (top.row + 0.5) / MAP[0],
+        (top.column + 0.5) / MAP[1],
+        side_of(top.column, MAP[1], margin=1.0) if regions.frontal else "",
+        test.top,
+        test.random,
+        values,
+    )
 
 
 def save(terms: TermMappers, folder: Path) -> None:
     """Write what was learned as safetensors beside a manifest with its hash."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = dict(terms.look.to_arrays("look"))
+    arrays: dict[str, NDArray[np.generic]] = dict(terms.look.to_arrays("look"))
     for group, mapper in terms.mappers.items():
-        arrays |= {f"{group}/ferns/{name}": array for name, array in mapper.to_arrays().items()}
+        arrays |= {f"{group}/mapper/{name}": array for name, array in mapper.to_arrays().items()}
         arrays |= terms.scores[group].to_arrays(f"{group}/scores")
+        for number, own in enumerate(terms.calibrations[group]):
+            arrays |= {f"{group}/calibration/{number}/{name}": array for name, array in own.to_arrays().items()}
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-    settings = {"concepts": list(terms.concepts), "groups": terms.groups, "location": terms.location}
-    entry = write_tensors(folder / "ferns.safetensors", tensors)
-    write_manifest(folder / "ferns.json", {"format": 1, **settings, "mappers": sorted(terms.mappers), "tensors": entry})
+    settings = {"concepts": list(terms.concepts), "mapper": terms.mapper, "groups": terms.groups}
+    entry = write_tensors(folder / "terms.safetensors", tensors)
+    learned = sorted(terms.mappers)
+    write_manifest(folder / "terms.json", {"format": 1, **settings, "mappers": learned, "tensors": entry})
 
 
 @lru_cache(maxsize=2)
 def load(folder: Path) -> TermMappers:
     """The term mappers in a folder, verified; ModelFileError where they are not as they were written."""
-    manifest = read_manifest(folder / "ferns.json")
+    manifest = read_manifest(folder / "terms.json")
     arrays = {name: tensor.numpy() for name, tensor in read_tensors(folder, manifest["tensors"]).items()}
-    mappers, scores = {}, {}
+
+    def below(start: str) -> dict[str, NDArray[np.generic]]:
+        return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+
+    concepts, mapper = tuple(manifest["concepts"]), manifest["mapper"]
+    mappers, scores, calibrations = {}, {}, {}
     for group in manifest["mappers"]:
-        start = f"{group}/ferns/"
-        mappers[group] = FernMapper.from_arrays({n[len(start) :]: a for n, a in arrays.items() if n.startswith(start)})
+        mappers[group] = MAPPERS[mapper].from_arrays(below(f"{group}/mapper/"))
         scores[group] = Usual.from_arrays(arrays, f"{group}/scores")
+        calibrations[group] = [
+            Calibration.from_arrays(below(f"{group}/calibration/{number}/")) for number in range(len(concepts))
+        ]
     look = Usual.from_arrays(arrays, "look")
-    return TermMappers(tuple(manifest["concepts"]), manifest["groups"], manifest["location"], look, mappers, scores)
+    return TermMappers(concepts, mapper, manifest["groups"], look, mappers, scores, calibrations)

@@ -1,5 +1,6 @@
 """The term mappers by name, one line each; `tests/linking/test_mapper_contract.py` holds them to one contract."""
 
+from inspect import signature
 from typing import Any
 
 from phenotype.linking.attention import GatedAttention
@@ -21,3 +22,9 @@ MAPPERS: dict[str, type[Any]] = {
     "inherited-logistic": InheritedLogistic,
     "location": Location,
 }
+
+
+def build(name: str, **settings: Any) -> Any:
+    """A new mapper of this kind; settings that the kind does not have are left out. KeyError for an unknown name."""
+    kind = MAPPERS[name]
+    return kind(**{key: value for key, value in settings.items() if key in signature(kind).parameters})

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -62,6 +63,7 @@ class Link(Fit):
 
     embeddings: str = run_of("embed", "the run that described the regions")
     labels: str = run_of("label", "the run that labelled the studies")
+    mapper: str = knob("combined", "how terms are mapped, by name: combined, ferns, noisy-or, log-sum-exp, top-k, ...")
     least: int = knob(10, "studies that a term must be seen in, and not be seen in, to be learned")
     ferns: int = knob(128, "number of random ferns")
     depth: int = knob(8, "questions of a fern")
@@ -96,8 +98,8 @@ class Link(Fit):
 
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The evidence for each concept; what was learned is in the run's folder."""
-        from phenotype.linking.ferns import FernMapper
-        from phenotype.linking.learning import learn, save
+        from phenotype.linking.learning import learn, said, save
+        from phenotype.linking.mappers import build
 
         outputs: dict[str, Any] = {}
         for cohort, link in inputs.items():
@@ -105,25 +107,26 @@ class Link(Fit):
                 raise Refused("no_terms", f"no term is reported in at least {self.least} embedded studies; see --least")
             if len({regions.fold % self.groups for regions, _ in link.bags}) < 3:
                 raise Refused("too_few", "the embedded studies are of too few patients to keep some aside")
-            mapper = FernMapper(
-                ferns=self.ferns,
-                depth=self.depth,
-                smoothing=self.smoothing,
-                unmentioned_weight=self.unmentioned_weight,
-                unmentioned_probability=self.unmentioned_probability,
-                seed=self.seed,
-            )
-            terms, found = learn(
-                mapper,
-                link.bags,
+            settings = {
+                "ferns": self.ferns,
+                "depth": self.depth,
+                "smoothing": self.smoothing,
+                "repeat": self.location,
+                "unmentioned_weight": self.unmentioned_weight,
+                "unmentioned_probability": self.unmentioned_probability,
+                "seed": self.seed,
+            }
+            learned = learn(
+                partial(build, self.mapper, **settings),
+                [(regions, said(states)) for regions, states in link.bags],
                 np.array(link.patients),
                 concepts=link.concepts,
+                mapper=self.mapper,
                 groups=self.groups,
-                location=self.location,
                 seed=self.seed,
             )
-            save(terms, self.folder)
-            outputs[cohort] = list(zip(link.concepts, found, strict=True))
+            save(learned.terms, self.folder)
+            outputs[cohort] = list(zip(link.concepts, learned.evidence, strict=True))
         return outputs
 
     def store(self, session: Session, outputs: dict[str, Any]) -> None:

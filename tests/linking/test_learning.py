@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from phenotype.linking.ferns import FernMapper
-from phenotype.linking.learning import Regions, learn, load, save
+from phenotype.linking.learning import Regions, learn, load, said, save
+from phenotype.linking.mappers import MAPPERS
 from phenotype.models.files import ModelFileError
 
 SIDE = 8
@@ -24,29 +24,38 @@ def cohort(seed, images=120, planted=True):
         noise = rng.normal(size=(rows.size, 2))
         vectors = np.column_stack([bright, noise, rows, columns]).astype(np.float32)
         places = np.zeros(rows.size, np.int32)
-        bags.append((Regions(vectors, places, boxes.astype(np.float32), n % 10, True), np.array([float(sick)])))
+        bags.append((Regions(vectors, places, boxes.astype(np.float32), n % 10, True), said(np.array([float(sick)]))))
         patients.append(str(n))
     return bags, np.array(patients)
 
 
-def learned(bags, patients):
-    mapper = FernMapper(ferns=64, depth=5, seed=0)
-    return learn(mapper, bags, patients, concepts=["corner"], groups=5, location=2, seed=0)
+def learned(bags, patients, mapper="ferns", **settings):
+    settings = settings or {"ferns": 64, "depth": 5}
+    return learn(
+        lambda: MAPPERS[mapper](**settings),
+        bags,
+        patients,
+        concepts=["corner"],
+        mapper=mapper,
+        groups=5,
+        seed=0,
+    )
 
 
 def test_the_term_is_found_where_it_is_though_places_differ_more_than_disease():
     bags, patients = cohort(0)
-    terms, (evidence,) = learned(bags, patients)
+    found = learned(bags, patients)
+    terms, (evidence,) = found.terms, found.evidence
     assert evidence.verdict == "evidence"
     assert evidence.auroc > 0.9
-    sick = [terms.map(regions)[0] for regions, states in bags if states[0] == 1]
+    sick = [terms.map(regions)[0] for regions, told in bags if told.probabilities[0] == 1]
     hits = np.mean([term.row > 0.7 and term.column < 0.3 for term in sick])
     assert hits > 0.8
     assert np.mean([term.side == "right" for term in sick]) > 0.8, "the left of the image is the patient's right"
 
 
 def test_nothing_is_found_where_nothing_is():
-    found = [learned(*cohort(seed, planted=False))[1][0] for seed in range(10)]
+    found = [learned(*cohort(seed, planted=False)).evidence[0] for seed in range(10)]
     assert sum(evidence.verdict == "evidence" for evidence in found) <= 2  # a 95 % interval errs now and then
     assert np.mean([evidence.auroc for evidence in found]) == pytest.approx(0.5, abs=0.07)
 
@@ -54,10 +63,10 @@ def test_nothing_is_found_where_nothing_is():
 def test_an_image_is_scored_without_its_patient():
     """Changing an image and its label changes nothing that is used to score it."""
     bags, patients = cohort(2)
-    one, _ = learned(bags, patients)
-    regions, states = bags[0]
-    changed = [(regions, 1 - states), *bags[1:]]
-    other, _ = learned(changed, patients)
+    one = learned(bags, patients).terms
+    regions, told = bags[0]
+    changed = [(regions, said(1 - told.probabilities)), *bags[1:]]
+    other = learned(changed, patients).terms
     np.testing.assert_array_equal(one.profile(regions), other.profile(regions))
     elsewhere = bags[1][0]
     assert not np.array_equal(one.profile(elsewhere), other.profile(elsewhere)), "the control: the others do notice"
@@ -65,14 +74,14 @@ def test_an_image_is_scored_without_its_patient():
 
 def test_kept_and_verified(tmp_path):
     bags, patients = cohort(3, images=40)
-    terms, _ = learned(bags, patients)
+    terms = learned(bags, patients).terms
     save(terms, tmp_path)
     again = load(tmp_path)
     np.testing.assert_array_equal(again.profile(bags[0][0]), terms.profile(bags[0][0]))
     assert again.concepts == ("corner",)
-    content = bytearray((tmp_path / "ferns.safetensors").read_bytes())
+    content = bytearray((tmp_path / "terms.safetensors").read_bytes())
     content[-1] ^= 1
-    (tmp_path / "ferns.safetensors").write_bytes(content)
+    (tmp_path / "terms.safetensors").write_bytes(content)
     load.cache_clear()
     with pytest.raises(ModelFileError, match="damaged"):
         load(tmp_path)
