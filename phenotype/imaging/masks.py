@@ -103,6 +103,14 @@ def lung_mask(radiograph: Floats) -> Lungs:
     return Lungs(_nearest(labels, radiograph.shape), quality, found, _nearest(body, radiograph.shape))
 
 
+def average_lungs(side: int, box: Box) -> NDArray[np.uint8]:
+    """Lungs of the average outline that `lung_mask` looks for, laid into `box` of a square: labels (side, side)."""
+    both = _outline(box, (side, side))
+    middle = box[1] + box[3] / 2
+    right = (np.arange(side) + 0.5) / side < middle
+    return np.where(both, np.where(right, 1, 2), 0).astype(np.uint8)
+
+
 def ct_lung_mask(hounsfield: Floats) -> Lungs:
     """The lungs of a CT slice (rows, columns) or volume (slices, rows, columns) in Hounsfield units.
 
