@@ -227,6 +227,16 @@ def drawn_concepts(session: Session) -> list[tuple[str, str, str]]:
     return [(c, n, r) for c, n, r in session.execute(query.order_by(ExpertRegion.concept_id, ExpertRegion.reader))]
 
 
+def map_scores(session: Session, maps: str, concept: str) -> list[NDArray[Any]]:
+    """The scores of the regions of each image that any reader has read, for one concept."""
+    query = select(TermMap.regions).where(
+        TermMap.run_id == maps,
+        TermMap.concept_id == concept,
+        TermMap.image_id.in_(select(ExpertRegion.image_id)),
+    )
+    return list(session.scalars(query.order_by(TermMap.image_id)))
+
+
 def read_images(session: Session, maps: str, concept: str) -> Iterator[ReadImage]:
     """The images that any reader has read, with the map of a concept and all that was drawn, by image id.
 

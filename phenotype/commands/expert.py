@@ -24,7 +24,7 @@ from phenotype.show import Csv, Json
 from phenotype.stage import Refused, find_run
 
 if TYPE_CHECKING:
-    from phenotype.linking.agreement import Case
+    from phenotype.linking.agreement import Case, Figure
     from phenotype.linking.expert import Drawn
     from phenotype.linking.expert_files import Images, Outcome
 
@@ -145,9 +145,6 @@ def compare(context: typer.Context, maps: Maps = "", as_json: Json = False, as_c
 
     A reader who drew anything into an image is taken to have looked there for all that they draw anywhere.
     """
-    from phenotype.linking.agreement import compare as figures_of
-    from phenotype.linking.agreement import thresholds_for
-
     database = open_database(context.obj.database)
     with database.writing() as session:
         run = find_run(session, "map", maps)
@@ -157,27 +154,9 @@ def compare(context: typer.Context, maps: Maps = "", as_json: Json = False, as_c
         rows: list[dict[str, Any]] = []
         for concept in dict.fromkeys(concept for concept, _, _ in asked):
             readers = [reader for other, _, reader in asked if other == concept]
-            scores = [i.scores for i in queries.read_images(session, run, concept) if i.scores is not None]
-            tried = thresholds_for(scores)
-            pairs = [(reader, "map") for reader in readers] + list(permutations(readers, 2))
-            for reader, against in pairs:
-                read = queries.read_images(session, run, concept)
-                cases = (case for image in read if (case := _case(image, concept, reader, against)) is not None)
-                only = tried if against == "map" else np.array([0.5])
-                rows += [
-                    {
-                        "run_id": run,
-                        "concept_id": concept,
-                        "reader": reader,
-                        "against": against,
-                        "figure": figure.name,
-                        "value": figure.value,
-                        "low": figure.low,
-                        "high": figure.high,
-                        "count": figure.count,
-                    }
-                    for figure in figures_of(cases, only)
-                ]
+            for (reader, against), figures in _compared(session, run, concept, readers).items():
+                own = {"run_id": run, "concept_id": concept, "reader": reader, "against": against}
+                rows += [own | {"figure": figure.name} | _interval(figure) for figure in figures]
         queries.keep_agreement(session, run, rows)
         found = queries.agreements(session, run)
         contradictions = len(queries.expert_disagreements(session, run, 10_000))
@@ -185,26 +164,46 @@ def compare(context: typer.Context, maps: Maps = "", as_json: Json = False, as_c
     show.messages.print(f"{contradictions} contradictions: phenotype expert disagreements", markup=False)
 
 
-def _case(image: ReadImage, concept: str, reader: str, against: str) -> "Case | None":
-    """What is compared on an image; None where one side has not looked at it."""
+def _interval(figure: "Figure") -> dict[str, Any]:
+    return {"value": figure.value, "low": figure.low, "high": figure.high, "count": figure.count}
+
+
+def _compared(session: Session, run: str, concept: str, readers: list[str]) -> "dict[tuple[str, str], list[Figure]]":
+    """The figures of each reader against the map, and against each other reader; images are read once."""
+    from phenotype.linking.agreement import compare as figures_of
+    from phenotype.linking.agreement import measure, thresholds_for
+
+    tuned, fixed = thresholds_for(queries.map_scores(session, run, concept)), np.array([0.5])
+    tried = {"map": tuned} | dict.fromkeys(readers, fixed)
+    measured: dict[tuple[str, str], list[Any]] = {
+        pair: [] for pair in [*((reader, "map") for reader in readers), *permutations(readers, 2)]
+    }
+    for image in queries.read_images(session, run, concept):
+        for (reader, against), case in _cases(image, concept, readers).items():
+            measured[reader, against].append(measure(case, tried[against]))
+    return {pair: figures_of(some, tried[pair[1]]) for pair, some in measured.items()}
+
+
+def _cases(image: ReadImage, concept: str, readers: list[str]) -> "dict[tuple[str, str], Case]":
+    """What is compared on an image: the map and the readers who have looked at it."""
     from phenotype.linking.agreement import Case, drawn_on, map_on
 
+    group = image.fold % GROUPS
     looked = {mark.reader for mark in image.marks}
-    if reader not in looked:
-        return None
-    own = _drawn(image, concept, reader)
-    if against != "map":
-        if against not in looked:
-            return None
-        other = _drawn(image, concept, against)
-        slices = np.unique([region.slice for region in (*own, *other)] or [0])
-        seen = drawn_on(other, slices).astype(np.float32)
-        return Case(image.patient, image.fold % GROUPS, seen, drawn_on(own, slices), bool(other))
-    if image.scores is None or image.slices is None or image.boxes is None or not len(image.scores):
-        return None
-    seen = map_on(image.scores, image.slices, image.boxes, image.labels)
-    call = {"here": True, "not here": False}.get(image.call)
-    return Case(image.patient, image.fold % GROUPS, seen, drawn_on(own, np.unique(image.slices)), call)
+    own = {reader: _drawn(image, concept, reader) for reader in readers if reader in looked}
+    found = {}
+    if image.scores is not None and image.slices is not None and image.boxes is not None and len(image.scores):
+        seen = map_on(image.scores, image.slices, image.boxes, image.labels)
+        call = {"here": True, "not here": False}.get(image.call)
+        slices = np.unique(image.slices)
+        for reader, regions in own.items():
+            found[reader, "map"] = Case(image.patient, group, seen, drawn_on(regions, slices), call)
+    for reader, other in permutations(own, 2):
+        slices = np.unique([region.slice for region in (*own[reader], *own[other])] or [0])
+        seen = drawn_on(own[other], slices).astype(np.float32)
+        drawn = drawn_on(own[reader], slices)
+        found[reader, other] = Case(image.patient, group, seen, drawn, bool(own[other]))
+    return found
 
 
 def _drawn(image: ReadImage, concept: str, reader: str) -> "list[Drawn]":

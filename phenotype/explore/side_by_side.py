@@ -56,7 +56,7 @@ def write_side_by_side(shown: Sequence[Shown], out: Path, *, dots: int = 110) ->
         axis.text(0.5, 1.16, title, transform=axis.transAxes, color="white", ha="center", fontsize=11, weight="bold")
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=1 - 0.6 / size[1], wspace=0.03, hspace=0.3 / _INCHES)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, facecolor="black", metadata={"Software": None})
+    figure.savefig(out, format="png", facecolor="black", metadata={"Software": None})
     return len(rows)
 
 
@@ -66,17 +66,17 @@ def _row(cells: NDArray[Any], one: Shown, view: View, colours: dict[str, str]) -
     edges = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
     values = _map(case)
     high = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
-    low = one.threshold if one.threshold is not None and one.threshold < high else float(np.nanquantile(values, 0.8))
+    contour = one.threshold is not None and one.threshold < high
+    low = one.threshold if contour else float(np.nanquantile(values, 0.8))
+    low = high - 1.0 if low is None or low >= high else low  # a map that is the same everywhere
     for axis in cells:
         axis.imshow(view.pixels, cmap="gray", vmin=0, vmax=1, interpolation="bilinear")
         axis.set_xlim(left - 0.5, left + width - 0.5)
         axis.set_ylim(top + height - 0.5, top - 0.5)
     cells[1].imshow(overlay(view, values, Scale(low, high)), interpolation="bilinear")
     spread = Image.fromarray(np.nan_to_num(values, nan=low - 1)).resize((width, height), Image.Resampling.BILINEAR)
-    if one.threshold is not None and one.threshold < high:
-        cells[1].contour(
-            np.asarray(spread), levels=[one.threshold], extent=edges, origin="upper", colors=_MAP, linewidths=1.1
-        )
+    if contour:
+        cells[1].contour(np.asarray(spread), levels=[low], extent=edges, origin="upper", colors=_MAP, linewidths=1.1)
     for mark in case.marks:
         _contour(cells[2], mark, view, colours[mark.reader])
     told = case.call if case.probability is None else f"{case.call} {case.probability:.2f}".strip()

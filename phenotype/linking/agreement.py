@@ -10,6 +10,7 @@ Intervals are bootstrapped over patients.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class Measured:
     """What is kept of a case: the overlap and the extent under each threshold, and what needs none of them."""
 
     patient: str
@@ -133,8 +134,10 @@ def thresholds_for(scores: Iterable[NDArray[np.floating]]) -> Floats:
     return np.unique(np.quantile(found.astype(np.float64), shares))
 
 
-def compare(cases: Iterable[Case], thresholds: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> list[Figure]:
-    """Figures of agreement over cases, read once; only some numbers of each are kept.
+def compare(
+    measured: Sequence[Measured], thresholds: Floats, *, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Figure]:
+    """Figures of agreement over cases that were measured with these thresholds.
 
     iou          intersection over union with what was drawn, at the threshold that is best for the other groups
     pointing     share of cases whose highest place lies in what was drawn
@@ -147,7 +150,6 @@ def compare(cases: Iterable[Case], thresholds: Floats, *, resamples: int = RESAM
 
     The first four are over cases into which something was drawn. With a single threshold nothing is tuned.
     """
-    measured = [_measure(case, thresholds) for case in cases]
     drawn = [one for one in measured if one.overlaps is not None]
     best = _tuned(drawn, len(thresholds))
     tuned = [one for one in measured if one.group in best]
@@ -156,10 +158,10 @@ def compare(cases: Iterable[Case], thresholds: Floats, *, resamples: int = RESAM
     calls = [one for one in measured if one.call is not None]
     called, there = [bool(o.call) for o in calls], [o.overlaps is not None for o in calls]
 
-    def made(name: str, some: Sequence[_Measured], figure: Callable[[Floats], Floats], count: int) -> Figure:
+    def made(name: str, some: Sequence[Measured], figure: Callable[[Floats], Floats], count: int) -> Figure:
         return _figure(name, [one.patient for one in some], figure, count, resamples, seed)
 
-    def mean(name: str, some: Sequence[_Measured], values: Sequence[float]) -> Figure:
+    def mean(name: str, some: Sequence[Measured], values: Sequence[float]) -> Figure:
         known = int(np.isfinite(values).sum())
         return made(name, some, lambda times: figures.mean(values, times), known)
 
@@ -181,7 +183,8 @@ def compare(cases: Iterable[Case], thresholds: Floats, *, resamples: int = RESAM
     ]
 
 
-def _measure(case: Case, thresholds: Floats) -> _Measured:
+def measure(case: Case, thresholds: Floats) -> Measured:
+    """The overlap, extent and other numbers of a case, under each of the thresholds; ascending."""
     known = np.isfinite(case.map)
     values, inside = case.map[known].astype(np.float64), case.drawn[known]
     # how many pixels reach each threshold: of a histogram, added up from the top
@@ -193,7 +196,7 @@ def _measure(case: Case, thresholds: Floats) -> _Measured:
     if size:
         overlaps = common / np.maximum(reach + size - common, 1)
         hit, auroc, contrast = _hit(case), _auroc(values, inside), _contrast(values, inside)
-    return _Measured(
+    return Measured(
         case.patient,
         case.group,
         overlaps,
@@ -233,7 +236,7 @@ def _contrast(values: Floats, inside: Mask) -> float:
     return float((values[inside].mean() - values[~inside].mean()) / noise) if noise > 0 else np.nan
 
 
-def _tuned(drawn: Sequence[_Measured], count: int) -> dict[int, int]:
+def _tuned(drawn: Sequence[Measured], count: int) -> dict[int, int]:
     """The best threshold of each group: the one with the highest mean overlap in the other groups."""
     groups = sorted({one.group for one in drawn})
     if count == 1:
@@ -246,6 +249,9 @@ def _tuned(drawn: Sequence[_Measured], count: int) -> dict[int, int]:
     return best
 
 
+_draws = lru_cache(maxsize=1)(figures.draws)  # the same for all figures of one comparison
+
+
 def _figure(
     name: str, patients: Sequence[str], value: Callable[[Floats], Floats], count: int, resamples: int, seed: int
 ) -> Figure:
@@ -253,7 +259,7 @@ def _figure(
     if count == 0:
         return Figure(name, None, None, None, 0)
     people, whose = np.unique(patients, return_inverse=True)
-    found = figures.figure(value(figures.draws(len(people), resamples, seed)[:, whose]))
+    found = figures.figure(value(_draws(len(people), resamples, seed)[:, whose]))
     point, low, high = (None if np.isnan(v) else v for v in (found.value, found.low, found.high))
     if len(people) < 2:  # one patient says nothing of how others differ
         low = high = None

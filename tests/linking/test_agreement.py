@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from phenotype.linking.agreement import GRID, Case, compare, drawn_on, map_on, thresholds_for
+from phenotype.linking.agreement import GRID, Case, compare, drawn_on, map_on, measure, thresholds_for
 from phenotype.linking.expert import NOTHING, Drawn
 
 ROWS, COLUMNS = GRID
@@ -28,7 +28,8 @@ def cases(n=40, *, shift=0, noise=0.0, seed=0, wrong_calls=0):
 
 
 def figures_of(some, thresholds):
-    return {figure.name: figure for figure in compare(some, np.asarray(thresholds, float), resamples=300)}
+    tried = np.asarray(thresholds, float)
+    return {figure.name: figure for figure in compare([measure(c, tried) for c in some], tried, resamples=300)}
 
 
 def test_perfect_maps_agree_perfectly():
