@@ -126,6 +126,12 @@ class TermMappers:
         group = regions.fold % self.groups
         return group if group in self.mappers else min(self.mappers)
 
+    def threshold(self, term: int) -> float | None:
+        """The probability from which on an image is called to have the term: the median of the groups'; None where
+        images are too few to call any."""
+        found = [own[term] for own in self.calibrations.values() if np.isfinite(own[term].here)]
+        return float(np.median([own.curve(own.here) for own in found])) if found else None
+
     def _standardised(self, regions: Regions, described: Floats) -> Floats:
         group = self.group_of(regions)
         return self.scores[group].deviations(regions.places, self.mappers[group].score(described))

@@ -11,7 +11,7 @@ from sqlalchemy import literal, select
 from sqlalchemy.orm import Session
 
 from db.queries.labels import common_concepts, label_states
-from db.tables import CohortStudy, Embedding, Image, Patient, Region, Run, Study, TermEvidence, TermMap
+from db.tables import CohortStudy, Embedding, Emission, Image, Patient, Region, Run, Study, TermEvidence, TermMap
 from db.write import insert_rows
 from phenotype.stage import Fit, Refused, Stage, Subjects, knob, model_folder, run_of
 
@@ -75,7 +75,8 @@ class Link(Fit):
     seed: int = knob(0, "of the questions and of the bootstrap")
 
     name: ClassVar[str] = "link"
-    results: ClassVar = (TermEvidence,)
+    results: ClassVar = (TermEvidence, Emission)
+    revision: ClassVar[int] = 2
 
     def resolve(self, session: Session, home: Path) -> Self:
         """With the runs known; refused where no term is frequent enough."""
@@ -126,18 +127,24 @@ class Link(Fit):
                 seed=self.seed,
             )
             save(learned.terms, self.folder)
-            outputs[cohort] = list(zip(link.concepts, learned.evidence, strict=True))
+            outputs[cohort] = learned
         return outputs
 
     def store(self, session: Session, outputs: dict[str, Any]) -> None:
-        """One row a concept."""
-        rows = []
-        for found in outputs.values():
-            for concept, evidence in found:
-                row = asdict(evidence) | {"run_id": self.run_id, "concept_id": concept}
+        """What the maps of each concept are worth, and how reports word it."""
+        worth, wording = [], []
+        for learned in outputs.values():
+            for t, concept in enumerate(learned.terms.concepts):
+                row = asdict(learned.evidence[t]) | {"run_id": self.run_id, "concept_id": concept}
                 row |= {"studies": row.pop("images"), "auroc_low": row.pop("low"), "auroc_high": row.pop("high")}
-                rows.append(row)
-        insert_rows(session, TermEvidence, rows)
+                row |= {"local": learned.local[t], "location_auroc": learned.location[t].auroc}
+                row |= {"threshold": learned.terms.threshold(t), "deletion_ratio": learned.deletion_ratio[t]}
+                worth.append(row)
+            for concept, state, if_present, if_absent in learned.emission.rows(learned.terms.concepts):
+                own = {"run_id": self.run_id, "concept_id": concept, "state": state}
+                wording.append(own | {"if_present": if_present, "if_absent": if_absent})
+        insert_rows(session, TermEvidence, worth)
+        insert_rows(session, Emission, wording)
 
 
 @dataclass(frozen=True)
@@ -185,6 +192,10 @@ class MapTerms(Stage):
                 "peak_column": term.column,
                 "side": term.side,
                 "regions": term.regions,
+                "probability": term.probability,
+                "call": term.call,
+                "deletion": term.deletion,
+                "deletion_random": term.deletion_random,
             }
             for image, terms in outputs.items()
             for term in terms
