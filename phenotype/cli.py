@@ -33,6 +33,7 @@ from phenotype.commands.models import list_models
 from phenotype.commands.pacs import COMMANDS as PACS_COMMANDS
 from phenotype.commands.similar import similar_cases
 from phenotype.commands.steps import FINISHED_WITH_FAILURES, run_steps
+from phenotype.commands.where import where
 from phenotype.executors import describe
 from phenotype.pipeline import STAGES, STANDARD, VOLUMES, Step, make_stage, read_pipeline, stage_class
 from phenotype.settings import DEFAULT_DATABASE, Settings
@@ -256,6 +257,7 @@ def files(context: typer.Context, as_json: Json = False, as_csv: Csv = False) ->
 
 app.command("models", rich_help_panel="Questions")(list_models)
 app.command("similar", rich_help_panel="Questions")(similar_cases)
+app.command("where", rich_help_panel="Questions")(where)
 app.command(rich_help_panel="Stages")(ledger.retry)
 app.command(rich_help_panel="Questions")(ledger.paths)
 app.command(rich_help_panel="Questions")(ledger.text)
@@ -373,7 +375,7 @@ def main() -> None:
     # threads that wait by spinning take the cores from those that work, wherever something else runs too
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     others = {"init", "run", "status", "files", "failures", "findings", "disagreements", "sql", "db", "demo", "page"}
-    others |= {"read", "export", "models", "retry", "paths", "text", "similar", "expert", *PACS_COMMANDS}
+    others |= {"read", "export", "models", "retry", "paths", "text", "similar", "expert", "where", *PACS_COMMANDS}
     words = set(sys.argv[1:])
     for name in STAGES:
         if name in words or not words & (others | set(STAGES)):

@@ -6,12 +6,14 @@ from datetime import date
 from typing import Any
 
 from numpy.typing import NDArray
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, and_, or_, select
+from sqlalchemy.orm import Session, aliased
 
-from db.tables import Alignment, Image, ImageInstance, Instance, Study, TermEvidence, TermMap
+from db.tables import Alignment, Image, ImageInstance, Instance, Region, Study, TermEvidence, TermMap
 
 CHUNK = 5000  # ids in one IN (...)
+LATERAL = ("LATERAL", "LL", "RL", "LLD", "RLD")  # views from the side
+PLAIN = ("CR", "DX", "RG")  # one thing by several names
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,3 +169,42 @@ def seen_terms(session: Session, map_run: str, link_run: str, ids: Sequence[str]
         )
         found.setdefault(term.image_id, []).append(seen)
     return found
+
+
+def followed(run_id: str) -> Select[tuple[str, str]]:
+    """A SELECT of the images of a run of `assemble` that have one before them, and the id of that one: of the same
+    patient and kind, of one modality, both from the side or neither, from the nearest earlier study that has one."""
+    then, before = aliased(Image), aliased(Study)
+    earlier_day = or_(
+        before.shifted_date < Study.shifted_date,
+        and_(before.shifted_date == Study.shifted_date, before.id < Study.id),
+    )
+    earlier = (
+        select(then.id)
+        .join(before, before.id == then.study_id)
+        .where(
+            then.run_id == Image.run_id,
+            then.kind == Image.kind,
+            or_(then.modality == Image.modality, and_(then.modality.in_(PLAIN), Image.modality.in_(PLAIN))),
+            then.view.in_(LATERAL) == Image.view.in_(LATERAL),
+            before.patient_id == Study.patient_id,
+            earlier_day,
+        )
+        .order_by(before.shifted_date.desc(), before.id.desc(), then.id)
+        .limit(1)
+        .correlate(Image, Study)
+        .scalar_subquery()
+    )
+    pairs = (
+        select(Image.id, earlier.label("earlier"))
+        .join(Study, Study.id == Image.study_id)
+        .where(Image.run_id == run_id, Image.kind.in_(("radiograph", "volume")))
+        .subquery()
+    )
+    return select(pairs.c.id, pairs.c.earlier).where(pairs.c.earlier.is_not(None))
+
+
+def region_places(session: Session, run_id: str, ids: Sequence[str]) -> dict[str, Region]:
+    """The regions of images as one run of `embed` made them, by image id."""
+    query = select(Region).where(Region.run_id == run_id, Region.image_id.in_(list(ids)))
+    return {region.image_id: region for region in session.scalars(query)}

@@ -16,12 +16,11 @@ from phenotype.imaging.cache import read_cached
 from phenotype.imaging.files import FileRef, Unreadable
 from phenotype.imaging.geometry import directions
 from phenotype.normalization import organs
+from phenotype.normalization.places import KEPT
 from phenotype.normalization.templates import Template
 from phenotype.normalization.volumes import Registration, Volume, prepare, register
 
 Floats = NDArray[np.float32]
-
-ORGANS = "organs.safetensors"  # in the folder of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +119,8 @@ def organs_of(space: Space) -> tuple[NDArray[np.uint16], dict[int, str]] | None:
     ]
     index = [((np.arange(c) + 0.5) * n / c).astype(np.intp) for c, n in zip(counts, labels.shape, strict=True)]
     thin = np.ascontiguousarray(labels[np.ix_(*index)])
-    if not (space.folder / ORGANS).is_file():
-        _keep(space.folder / ORGANS, {"labels": thin}, {"names": json.dumps(list(names.items()))})
+    if not (space.folder / KEPT).is_file():
+        _keep(space.folder / KEPT, {"labels": thin}, {"names": json.dumps(list(names.items()))})
     return thin, names
 
 
@@ -130,16 +129,6 @@ def drawn(path: Path, reference: Source) -> NDArray[np.uint16]:
     x1, y1, z1, x2, y2, z2 = reference.orientation or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     axes = directions((x1, y1, z1, x2, y2, z2))
     return organs.read_labels(path, reference.shape, reference.spacing, axes, reference.origin or (0.0, 0.0, 0.0))
-
-
-def kept_organs(folder: Path) -> tuple[NDArray[np.uint16], dict[int, str]] | None:
-    """What `organs_of` left in the folder of a run."""
-    from safetensors import safe_open
-
-    if not (folder / ORGANS).is_file():
-        return None
-    with safe_open(folder / ORGANS, framework="np") as file:
-        return file.get_tensor("labels"), dict(json.loads(file.metadata()["names"]))
 
 
 def _keep(place: Path, arrays: dict[str, NDArray[np.generic]], told: dict[str, str] | None = None) -> None:

@@ -53,13 +53,14 @@ class Placed:
 
 def place(pixels: Floats) -> Placed:
     """Lay a frontal radiograph (rows, columns) onto the thorax; bright is dense, the patient upright."""
-    view = _view(pixels)
+    view = view_of(pixels)
     found = masks.lung_mask(view)
     shape = grids.grid_shape(pixels.shape, POINTS)
     right, left = (_darkness(view, found, side) for side in (1, 2))
     good = [side for side, own, other in ((1, right, left), (2, left, right)) if own > 0.02 and own >= WHITE * other]
     if len(good) == 1:
-        return _by_one(found, good[0], shape)
+        ways = [_by_one(found, good[0], shape), _by_body(found, shape)]
+        return max(ways, key=lambda way: way.quality)  # of equals the first
     if len(good) == 2 and found.found:
         return _by_lungs(found, shape)
     return _by_body(found, shape)
@@ -67,13 +68,13 @@ def place(pixels: Floats) -> Placed:
 
 def place_by_body(pixels: Floats, reason: str) -> Placed:
     """Lay a radiograph of any view onto the thorax by the box around the body; of no quality."""
-    body = masks.body_mask(_view(pixels))
+    body = masks.body_mask(view_of(pixels))
     nothing = masks.Lungs(np.zeros(body.shape, np.uint8), 0.0, False, body)
     placed = _by_body(nothing, grids.grid_shape(pixels.shape, POINTS))
     return Placed(placed.route, 0.0, reason, placed.forward)
 
 
-def _view(pixels: Floats) -> Floats:
+def view_of(pixels: Floats) -> Floats:
     """The radiograph from 0 to 1, its longer side SIDE pixels."""
     low, high = (float(v) for v in np.percentile(pixels, (1.0, 99.0)))
     rows, columns = pixels.shape

@@ -1,7 +1,7 @@
-"""Normalize: this room's door to the database."""
+"""Normalize and Follow: this room's door to the database."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -9,13 +9,14 @@ from sqlalchemy import literal, select
 from sqlalchemy.orm import Session
 
 from db.queries.images import image_files
-from db.queries.positions import ImageGeometry, geometries
-from db.tables import Alignment, Image, Organ
+from db.queries.positions import ImageGeometry, SeenTerm, followed, geometries, region_places, seen_terms
+from db.tables import Alignment, FollowUp, Image, Organ, Run, Track
 from db.write import insert_rows
 from phenotype.imaging.cache import cache_folder
 from phenotype.stage import Refused, Stage, Subjects, knob, model_folder, run_of
 
 if TYPE_CHECKING:
+    from phenotype.normalization.follow import Viewed
     from phenotype.normalization.images import Source, Space
 
 KINDS = {"any": ("radiograph", "volume"), "radiograph": ("radiograph",), "volume": ("volume",)}
@@ -133,6 +134,102 @@ class Normalize(Stage):
             ]
         insert_rows(session, Alignment, placed)
         insert_rows(session, Organ, organs)
+
+
+@dataclass(frozen=True)
+class Follow(Stage):
+    """Register each image to the one before of the same patient, and follow what the term maps show."""
+
+    images: str = run_of("assemble", "the run that put the images together")
+    map: str = run_of("map", "the run whose term maps are followed")
+    spacing: float = knob(4.0, "mm between voxels when volumes are registered")
+    steps: int = knob(30, "of the warp at that resolution; 0 for affine maps alone")
+    threshold: float = knob(0.4, "the quality below which a registration is not accepted, and nothing is followed")
+    link: str = knob("", "the run that learned the terms", hidden=True)
+    embeddings: str = knob("", "the run that described the regions", hidden=True)
+
+    name: ClassVar[str] = "follow"
+    subject: ClassVar[str] = "image_id"
+    results: ClassVar = (FollowUp, Track)
+    batch: ClassVar[int] = 4
+
+    def resolve(self, session: Session, home: Path) -> Self:
+        """With the runs that the maps were made from."""
+        stage = super().resolve(session, home)
+        recipe = session.get_one(Run, stage.map).recipe
+        return replace(stage, link=recipe["link"], embeddings=recipe["embeddings"])
+
+    def subjects(self) -> Subjects:
+        """Every image that has one before it, whose id is the version: another one in between makes it new."""
+        return followed(self.images)
+
+    def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
+        """Image id to it and the one before, with the days between them."""
+        pairs = followed(self.images).subquery()
+        earlier = {row[0]: row[1] for row in session.execute(select(pairs).where(pairs.c.id.in_(ids)))}
+        known = {image.image_id: image for image in geometries(session, sorted({*ids, *earlier.values()}))}
+        viewed = self._viewed(session, known)
+        found = {}
+        for image in ids:
+            days = [known[one].day for one in (image, earlier[image])]
+            between = (days[0] - days[1]).days if days[0] and days[1] else None
+            found[image] = viewed[image], viewed[earlier[image]], between
+        return found
+
+    def _viewed(self, session: Session, known: dict[str, ImageGeometry]) -> dict[str, "Viewed"]:
+        from phenotype.normalization.follow import Viewed
+        from phenotype.normalization.spots import Places, TermSeen
+
+        ids = list(known)
+        terms = seen_terms(session, self.map, self.link, ids)
+        regions = region_places(session, self.embeddings, ids)
+        return {
+            image: Viewed(
+                source,
+                {t.concept_id: TermSeen(t.concept_id, _called(t), t.regions, t.slice) for t in terms.get(image, [])},
+                Places(r.slices, r.boxes, r.labels) if (r := regions.get(image)) is not None else None,
+            )
+            for image, source in sources(session, self.home, list(known.values())).items()
+        }
+
+    def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Image id to the id of the one before, the days between, the Link and what was Tracked along it."""
+        from phenotype.normalization.follow import follow, link
+
+        found: dict[str, Any] = {}
+        for image, (later, earlier, days) in inputs.items():
+            try:
+                linked = link(later.source, earlier.source, spacing=self.spacing, fine=self.steps)
+            except ValueError:
+                raise Refused("no_overlap", "the two volumes have nothing in common") from None
+            tracked = follow(later, earlier, linked) if linked.quality >= self.threshold else []
+            found[image] = earlier.source.image_id, days, linked, tracked
+        return found
+
+    def store(self, session: Session, outputs: dict[str, Any]) -> None:
+        """One row a pair, and one for each place followed."""
+        pairs, places = [], []
+        for image, (earlier, days, linked, tracked) in outputs.items():
+            own = {"run_id": self.run_id, "image_id": image, "earlier_id": earlier}
+            accepted = linked.quality >= self.threshold
+            pairs.append(own | {"days": days, "route": linked.route, "quality": linked.quality, "accepted": accepted})
+            for track in tracked:
+                values = asdict(track)
+                row = own | {"concept_id": values.pop("concept")}
+                for prefix, spot in (("", values.pop("later")), ("earlier_", values.pop("earlier"))):
+                    row |= {f"{prefix}{name}": spot[name] for name in ("slice", "row", "column")}
+                places.append(row | values)
+        insert_rows(session, FollowUp, pairs)
+        insert_rows(session, Track, places)
+
+
+def _called(term: SeenTerm) -> bool:
+    """Whether a term is called on an image; by its own score where its maps have no calibrated probability."""
+    if term.call:
+        return term.call == "here"
+    if term.probability is not None:
+        return term.probability >= (0.5 if term.threshold is None else term.threshold)
+    return term.score > 0
 
 
 def _box(found: Any) -> dict[str, list[float] | None]:

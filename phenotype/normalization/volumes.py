@@ -113,29 +113,36 @@ def quality(image: Volume, other: Volume, forward: NDArray[Any]) -> float:
     The mean of the squared local correlation (Avants et al. 2008), which does not mind another contrast, over the
     structures of the image's body, times the share of that body which the other shows too.
     """
-    from scipy.ndimage import map_coordinates, uniform_filter
+    from scipy.ndimage import map_coordinates
 
     places = grids.apply(forward, grids.centres(image.values.shape))
     seen = np.all((places > 0) & (places < 1), axis=-1)
     at = np.moveaxis(places * np.array(other.values.shape) - 0.5, -1, 0)
     found = map_coordinates(other.values.astype(np.float64), at, order=1, mode="nearest")
-    own = image.values.astype(np.float64)
-    body = own > BODY
-    if not body.any() or not (body & seen).any():
-        return 0.0
+    body = image.values > BODY
+    covered = float((body & seen).sum() / max(1, int(body.sum())))
+    return likeness(image.values, found, body & seen, seen) * covered
+
+
+def likeness(one: NDArray[Any], other: NDArray[Any], where: NDArray[np.bool_], seen: NDArray[np.bool_]) -> float:
+    """The mean squared correlation of two arrays in windows of five, weighted by the contrast of the first; 0 to 1.
+
+    where  the windows that count; seen: the elements that do
+    """
+    from scipy.ndimage import uniform_filter
 
     def mean(values: NDArray[Any]) -> NDArray[np.float64]:
         return np.asarray(uniform_filter(values.astype(np.float64), 5, mode="nearest"))
 
     share = np.maximum(mean(seen), 1e-6)
-    a, b = mean(own * seen) / share, mean(found * seen) / share
-    var_a = np.maximum(mean(own * own * seen) / share - a * a, 0)
-    var_b = np.maximum(mean(found * found * seen) / share - b * b, 0)
-    both = mean(own * found * seen) / share - a * b
+    a, b = one.astype(np.float64) * seen, other.astype(np.float64) * seen
+    mean_a, mean_b = mean(a) / share, mean(b) / share
+    var_a = np.maximum(mean(a * a) / share - mean_a**2, 0)
+    var_b = np.maximum(mean(b * b) / share - mean_b**2, 0)
+    both = mean(a * b) / share - mean_a * mean_b
     alike = np.minimum(both**2 / np.maximum(var_a * var_b, 1e-8), 1.0)
-    weight = np.sqrt(var_a) * (body & seen)
-    covered = float((body & seen).sum() / body.sum())
-    return float((weight * alike).sum() / max(weight.sum(), 1e-9)) * covered
+    weight = np.sqrt(var_a) * where
+    return float((weight * alike).sum() / max(float(weight.sum()), 1e-9))
 
 
 # ------------------------------------------------------------------------------------------------ affine

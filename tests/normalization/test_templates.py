@@ -46,7 +46,7 @@ def off(found, labels, places):
 
 def test_where_the_direct_way_fails_a_template_finds_the_place():
     """The upper half of a patient without a left lung: nothing in the reference looks like it."""
-    image, labels, places = drawn(1, view=(0.5, 0.95), without=LOST)
+    image, labels, places = drawn(2, view=(0.5, 0.95), without=LOST)
     alone = normalize(image, reference()[0], dict, gate=0.75, threshold=0.5)
     assert (alone.route, alone.accepted, alone.reason) == (DIRECT, False, "quality below 0.5")
     assert off(alone, labels, places) > 60
