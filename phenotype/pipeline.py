@@ -20,11 +20,14 @@ STAGES: dict[str, str] = {
     "classify": "phenotype.extraction.stage:Classify",
     "label": "phenotype.extraction.stage:LabelStudies",
     "cohort": "phenotype.extraction.stage:SelectCohort",
+    "normalize": "phenotype.normalization.stage:Normalize",
     "train": "phenotype.features.stage:Train",
     "embed": "phenotype.features.stage:Embed",
     "score": "phenotype.features.stage:Score",
+    "weigh": "phenotype.linking.weigh:Weigh",
     "link": "phenotype.linking.stage:Link",
     "map": "phenotype.linking.stage:MapTerms",
+    "follow": "phenotype.normalization.stage:Follow",
     "cluster": "phenotype.clustering.stage:Cluster",
 }
 
@@ -93,12 +96,25 @@ patch = 16
 [[stage]]
 run = "embed"
 
+# where each image lies in a common space, so that places can be compared
+[[stage]]
+run = "normalize"
+
+# what rules, sections and the second reader say, weighed against each other
+[[stage]]
+run = "weigh"
+cohort = "all"
+
 [[stage]]
 run = "link"
 cohort = "all"
 
 [[stage]]
 run = "map"
+
+# patients who came more than once: what has become of the places where terms are seen
+[[stage]]
+run = "follow"
 
 [[stage]]
 run = "cluster"

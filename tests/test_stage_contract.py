@@ -45,8 +45,9 @@ stage = [
   {{run = "train", size = 16, steps = 30, batch_size = 8, checkpoint_every = 5}},
   {{run = "train", patch = 16, resolution = 64, patches = 4, steps = 30, batch_size = 8, checkpoint_every = 5}},
   {{run = "embed", resolution = 64}},
+  {{run = "normalize", steps = 3, spacing = 8}}, {{run = "weigh", least = 4}},
   {{run = "link", least = 4, ferns = 16, depth = 4}},
-  {{run = "map"}},
+  {{run = "map"}}, {{run = "follow"}},
   {{run = "cluster", k_max = 3, min_cases = 5, resamples = 5}},
 ]
 """

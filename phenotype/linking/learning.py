@@ -14,7 +14,7 @@ from phenotype.linking.emission import Emission, table
 from phenotype.linking.evidence import Evidence, evidence, image_score
 from phenotype.linking.faithful import Deletion, Locality, deletion, locality
 from phenotype.linking.location import Location
-from phenotype.linking.mapper import DENIED, POSSIBLE, PRESENT, UNMENTIONED, Bag, TermMapper
+from phenotype.linking.mapper import DENIED, POSSIBLE, PRESENT, STATES, UNMENTIONED, Bag, TermMapper
 from phenotype.linking.mappers import MAPPERS
 from phenotype.linking.maps import peak, pixel_boxes, pixel_map, side_of
 from phenotype.linking.places import Usual, cells
@@ -32,19 +32,31 @@ _UNMENTIONED = 0.1  # how probable a term is taken to be that nobody mentions
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """The regions of an image: their vectors (n, d), the last two columns of which are the row and column in the box
-    around the body; their slices (n,), boxes (n, 4) as fractions of the image, and the fold of its patient."""
+    """The regions of an image: their vectors (n, d), the last columns of which say where they are: row and column in
+    the box around the body or in the common space, with the slice before them where `axes` is 3; their slices (n,),
+    boxes (n, 4) as fractions of the image, and the fold of its patient."""
 
     vectors: Floats
     slices: NDArray[np.int32]
     boxes: Floats
     fold: int
     frontal: bool  # whether left and right of the image are those of the patient
+    axes: int = 2
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether the regions are of several slices."""
+        return self.axes == 3 or bool(np.any(self.slices != self.slices[:1]))
+
+    @property
+    def positions(self) -> Floats:
+        """Where in the body each region is (n, axes), 0 to 1."""
+        return self.vectors[:, -self.axes :]
 
     @property
     def places(self) -> NDArray[np.int64]:
         """The cell of the body that each region lies in."""
-        return cells(self.vectors[:, -2:])
+        return cells(self.positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,13 @@ def said(labels: NDArray[np.floating], where: NDArray[np.bool_] | None = None) -
     states[labels < _POSSIBLE_FROM] = DENIED
     states[np.isnan(labels)] = UNMENTIONED
     return Said(states, np.where(np.isnan(labels), _UNMENTIONED, labels).astype(np.float32), where)
+
+
+def weighed(told: Sequence[tuple[str, float] | None], where: NDArray[np.bool_] | None = None) -> Said:
+    """From what the labellers hold of each term together: its state and probability; None where nobody speaks of it."""
+    states = [STATES.index(own[0]) if own else UNMENTIONED for own in told]
+    probabilities = [own[1] if own else _UNMENTIONED for own in told]
+    return Said(np.array(states, np.int8), np.array(probabilities, np.float32), where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +137,7 @@ class TermMappers:
     def deletions(self, regions: Regions, profile: Floats) -> list[Deletion]:
         """The deletion test of each concept in an image with this profile: see `faithful.deletion`."""
         usual = np.zeros_like(regions.vectors)  # nothing strange about any region
-        usual[:, -2:] = regions.vectors[:, -2:]
+        usual[:, -regions.axes :] = regions.positions
         return deletion(image_score, profile, self._standardised(regions, usual))
 
     def group_of(self, regions: Regions) -> int:
@@ -154,7 +173,7 @@ class Learned:
 def describe(regions: Regions, look: Usual) -> Floats:
     """Descriptors (n, d): how far each region looks from what is usual at its place, and where it is."""
     strange = look.deviations(regions.places, regions.vectors)
-    return np.hstack([strange[:, :-2], regions.vectors[:, -2:]]).astype(np.float32)
+    return np.hstack([strange[:, : -regions.axes], regions.positions]).astype(np.float32)
 
 
 def fit_folds(new: Callable[[], TermMapper], bags: Sequence[Bag], folds: NDArray[np.int64]) -> dict[int, TermMapper]:
@@ -181,7 +200,8 @@ def learn(
     seen its patient; the calibration of a group is fitted to scores of other groups, each by its own mapper. ValueError
     where the patients are in fewer than two groups.
     """
-    look = Usual.of(((r.places, r.vectors) for r, _ in images), images[0][0].vectors.shape[1])
+    axes = images[0][0].axes
+    look = Usual.of(((r.places, r.vectors) for r, _ in images), images[0][0].vectors.shape[1], axes)
     _, patient = np.unique(patients, return_inverse=True)
     bags = [
         Bag(describe(r, look), s.states, s.probabilities, s.where, int(p))
@@ -205,7 +225,7 @@ def learn(
         ]
         calibrated[own] = np.stack([c.curve(scores[own, t]) for t, c in enumerate(terms.calibrations[g])], axis=1)
     labels = np.where(states == UNMENTIONED, np.nan, probabilities)
-    alone = _by_place(bags, group)
+    alone = _by_place(bags, group, axes)
     tests = _tests(terms, images, profiles, states, scores)
     return Learned(
         terms,
@@ -235,7 +255,9 @@ def _usual_scores(
         without_it = [i for i in chosen if bags[i].states[term] == DENIED]
         if len(without_it) < LEAST:
             without_it = [i for i in chosen if bags[i].states[term] > POSSIBLE]
-        found = Usual.of(((images[i][0].places, profiles[i][:, term : term + 1]) for i in without_it), 1)
+        found = Usual.of(
+            ((images[i][0].places, profiles[i][:, term : term + 1]) for i in without_it), 1, images[0][0].axes
+        )
         columns.append(found)
     return Usual(np.hstack([c.mean for c in columns]), np.hstack([c.deviation for c in columns]))
 
@@ -252,9 +274,9 @@ def _emission(mappers: Sequence[TermMapper], states: NDArray[np.int8], probabili
     )
 
 
-def _by_place(bags: Sequence[Bag], group: NDArray[np.int64]) -> Doubles:
+def _by_place(bags: Sequence[Bag], group: NDArray[np.int64], axes: int) -> Doubles:
     """Scores (images, concepts), out of fold, of a mapper that sees nothing but the place."""
-    alone = fit_folds(Location, bags, group)
+    alone = fit_folds(lambda: Location(place=axes), bags, group)
     return np.stack([alone[int(g)].image_score(bag.regions) for bag, g in zip(bags, group, strict=True)])
 
 

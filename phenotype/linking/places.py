@@ -1,8 +1,7 @@
 """What is usual at a place of the body: the mean and spread of values there, over many images.
 
 A region is not strange because it is bright, but because it is brighter than lungs are there. The place is that of the
-region's centre in the box around the body; comparing corresponding places is the plainest form of the normalization of
-Hofmanninger et al. 2017.
+region's centre in the box around the body, or in the common space that images lie in (Hofmanninger et al. 2017).
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,28 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-GRID = 10  # cells along each side of the body's box
+GRID = 10  # cells along each side
 LEAST = 20  # values in a cell; one with fewer has the mean and spread of all
 
 
 def cells(positions: Floats) -> NDArray[np.int64]:
-    """The cell (n,) of each position (n, 2) of row and column in the body's box, 0 to 1."""
+    """The cell (n,) of each position (n, 2 or 3) of (slice,) row and column, 0 to 1; of those outside, the nearest."""
     steps = np.clip((positions * GRID).astype(np.int64), 0, GRID - 1)
-    return np.asarray(steps[:, 0] * GRID + steps[:, 1], np.int64)
+    return np.asarray(np.ravel_multi_index(tuple(steps.T), (GRID,) * steps.shape[1]), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """Mean and standard deviation (GRID * GRID, d) of values at each place."""
+    """Mean and standard deviation (cells, d) of values at each place."""
 
     mean: Floats
     deviation: Floats
 
     @classmethod
-    def of(cls, values: Iterable[tuple[NDArray[np.int64], NDArray[np.floating]]], columns: int) -> Self:
-        """From the cells (n,) and values (n, columns) of many images; streaming, in float64."""
-        count = np.zeros((GRID * GRID, 1))
-        total, squares = np.zeros((GRID * GRID, columns)), np.zeros((GRID * GRID, columns))
+    def of(cls, values: Iterable[tuple[NDArray[np.int64], NDArray[np.floating]]], columns: int, axes: int = 2) -> Self:
+        """From cells (n,) of positions of `axes` and values (n, columns) of many images; streaming, in float64."""
+        count = np.zeros((GRID**axes, 1))
+        total, squares = np.zeros((GRID**axes, columns)), np.zeros((GRID**axes, columns))
         for where, what in values:
             exact = what.astype(np.float64)
             np.add.at(count, where, 1.0)

@@ -7,22 +7,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sqlalchemy import literal, select
+from sqlalchemy import exists, literal, select
 from sqlalchemy.orm import Session
 
 from db.queries.labels import common_concepts, label_states
-from db.tables import CohortStudy, Embedding, Emission, Image, Patient, Region, Run, Study, TermEvidence, TermMap
+from db.queries.votes import whereabouts
+from db.queries.weak import weak_labels
+from db.tables import (
+    Alignment,
+    CohortStudy,
+    Embedding,
+    Emission,
+    Image,
+    Patient,
+    Region,
+    Run,
+    Study,
+    Task,
+    TermEvidence,
+    TermMap,
+)
 from db.write import insert_rows
-from phenotype.stage import Fit, Refused, Stage, Subjects, knob, model_folder, run_of
+from phenotype.stage import Fit, Refused, Stage, Subjects, done_by, find_run, knob, model_folder, run_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from phenotype.linking.learning import Regions, Said
 
-    from phenotype.linking.learning import Regions
+BODY, NONE = "body", "none"
 
 
-def _regions(session: Session, run_id: str, condition: Any) -> Iterable[tuple[str, str, str, "Regions"]]:
-    """Image, study, patient and regions of the embedded images that fit a condition, by image id."""
+def _regions(session: Session, run_id: str, space: str, condition: Any) -> Iterable[tuple[str, str, str, "Regions"]]:
+    """Image, study, patient and regions of the embedded images that fit a condition, by image id.
+
+    Regions are placed in the box around the body, as they were embedded, or in the common space of a run of normalize;
+    then images that were not accepted there are left out.
+    """
+    from phenotype.imaging.grids import apply
     from phenotype.linking.learning import Regions
 
     query = (
@@ -35,25 +55,45 @@ def _regions(session: Session, run_id: str, condition: Any) -> Iterable[tuple[st
             Region.boxes,
             Patient.fold,
             Image.view,
+            Image.slices,
+            Alignment.forward,
         )
         .join(Embedding, Embedding.image_id == Image.id)
         .join(Region, (Region.image_id == Image.id) & (Region.run_id == Embedding.run_id))
         .join(Study, Study.id == Image.study_id)
         .join(Patient, Patient.id == Study.patient_id)
+        .outerjoin(Alignment, (Alignment.image_id == Image.id) & (Alignment.run_id == space) & Alignment.accepted)
         .where(Embedding.run_id == run_id, condition)
         .order_by(Image.id)
     )
-    for image, study, patient, vectors, slices, boxes, fold, view in session.execute(query):
+    if space != BODY:
+        query = query.where(Alignment.image_id.is_not(None))
+    for image, study, patient, embedded, slices, boxes, fold, view, depth, forward in session.execute(query):
         frontal = view.upper() not in ("LATERAL", "LL", "RL", "LLD", "RLD")
-        yield image, study, patient, Regions(vectors, slices, boxes, fold, frontal)
+        axes, vectors = 2, embedded
+        if forward is not None:
+            axes = forward.shape[-1]
+            centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+            if axes == 3:
+                centres = np.hstack([(slices[:, None] + 0.5) / depth, centres])
+            vectors = np.hstack([embedded[:, :-2], apply(forward, centres)]).astype(np.float32)
+        yield image, study, patient, Regions(vectors, slices, boxes, fold, frontal, axes)
+
+
+def _newest(session: Session, stage: str, **recipe: str) -> str:
+    """The newest run of a stage that has done something and has these things in its recipe; empty where none has."""
+    fruitful = exists().where(Task.run_id == Run.id, Task.state == "done")
+    runs = select(Run).where(Run.stage == stage, fruitful).order_by(Run.opened_at.desc(), Run.id)
+    fitting = (r.id for r in session.scalars(runs) if all(r.recipe.get(key) == own for key, own in recipe.items()))
+    return next(fitting, "")
 
 
 @dataclass(frozen=True, slots=True)
 class LinkInput:
-    """Regions of each image, the states (terms,) of its study, and its patient."""
+    """Regions of each image, what is said of it, and its patient."""
 
     concepts: list[str]
-    bags: list[tuple["Regions", "NDArray[np.float64]"]]
+    images: list[tuple["Regions", "Said"]]
     patients: list[str]
 
 
@@ -63,6 +103,13 @@ class Link(Fit):
 
     embeddings: str = run_of("embed", "the run that described the regions")
     labels: str = run_of("label", "the run that labelled the studies")
+    weights: str = knob(
+        "", "the run of 'weigh' whose probabilities count; nothing for the newest on these labels, or none"
+    )
+    space: str = knob(
+        "", "where regions are: the run of 'normalize'; nothing for the newest of these images, or 'body'"
+    )
+    words: bool = knob(True, "whether words for a side or a place say where a term is learned")
     mapper: str = knob("combined", "how terms are mapped, by name: combined, ferns, noisy-or, log-sum-exp, top-k, ...")
     least: int = knob(10, "studies that a term must be seen in, and not be seen in, to be learned")
     ferns: int = knob(128, "number of random ferns")
@@ -82,44 +129,77 @@ class Link(Fit):
         """With the runs known; refused where no term is frequent enough."""
         if not 3 <= self.groups <= 10:
             raise Refused("groups", f"{self.groups} groups of ten folds cannot be made; use 3 to 10")
-        return super().resolve(session, home)
+        stage = super().resolve(session, home)
+        weights, space = self.weights, self.space
+        if weights != NONE:
+            same = {"labels": stage.labels, "cohort": stage.cohort}
+            weights = find_run(session, "weigh", weights) if weights else _newest(session, "weigh", **same) or NONE
+        if space != BODY:
+            images = session.get_one(Run, stage.embeddings).recipe["images"]
+            space = find_run(session, "normalize", space) if space else _newest(session, "normalize", images=images)
+        stage = replace(stage, weights=weights, space=space or BODY)
+        built_on = [stage.cohort, stage.embeddings, stage.labels, stage.weights, stage.space]
+        return replace(stage, upstream=done_by(session, built_on))
 
     def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
-        """The regions of the cohort's images whose studies are labelled."""
+        """The regions of the cohort's images whose studies are labelled, and what is said of each."""
+        from phenotype.linking.learning import said, weighed
+        from phenotype.linking.whereabouts import where_of
+
         states = label_states(session, self.labels, ids[0])
         concepts = common_concepts(states.values(), self.least)
+        weights = weak_labels(session, self.weights) if self.weights != NONE else None
+        words: dict[str, list[tuple[int, str, tuple[str, ...]]]] = {}
+        if self.words:
+            number = {concept: t for t, concept in enumerate(concepts)}
+            for told in whereabouts(session, self.labels, ids[0]):
+                if told.concept in number:
+                    words.setdefault(told.study, []).append((number[told.concept], told.side, told.sites))
         members = select(CohortStudy.study_id).where(CohortStudy.cohort_id == ids[0])
         link = LinkInput(concepts, [], [])
-        for _image, study, patient, regions in _regions(session, self.embeddings, Image.study_id.in_(members)):
-            if study in states:
+        condition = Image.study_id.in_(members)
+        for _image, study, patient, regions in _regions(session, self.embeddings, self.space, condition):
+            if study not in states:
+                continue
+            named = words.get(study, [])
+            if regions.is_volume:  # rows of a slice do not tell upper from lower
+                named = [(t, side, ()) for t, side, _ in named]
+            where = where_of(named, len(concepts), regions.positions[:, -2:], frontal=regions.frontal)
+            if weights is None:
                 own = states[study]
-                link.bags.append((regions, np.array([own.get(c, np.nan) for c in concepts], np.float64)))
-                link.patients.append(patient)
+                told_of = said(np.array([own.get(c, np.nan) for c in concepts], np.float64), where)
+            else:
+                told_of = weighed([weights.get(study, {}).get(c) for c in concepts], where)
+            link.images.append((regions, told_of))
+            link.patients.append(patient)
         return {ids[0]: link}
 
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The evidence for each concept; what was learned is in the run's folder."""
-        from phenotype.linking.learning import learn, said, save
+        from phenotype.linking.learning import learn, save
         from phenotype.linking.mappers import build
 
         outputs: dict[str, Any] = {}
         for cohort, link in inputs.items():
-            if not link.concepts or not link.bags:
+            if not link.concepts or not link.images:
                 raise Refused("no_terms", f"no term is reported in at least {self.least} embedded studies; see --least")
-            if len({regions.fold % self.groups for regions, _ in link.bags}) < 3:
+            if len({regions.axes for regions, _ in link.images}) > 1:
+                raise Refused("kind", "the cohort has radiographs and volumes; places of both cannot be compared")
+            if len({regions.fold % self.groups for regions, _ in link.images}) < 3:
                 raise Refused("too_few", "the embedded studies are of too few patients to keep some aside")
             settings = {
                 "ferns": self.ferns,
                 "depth": self.depth,
                 "smoothing": self.smoothing,
                 "repeat": self.location,
+                "place": link.images[0][0].axes,
                 "unmentioned_weight": self.unmentioned_weight,
                 "unmentioned_probability": self.unmentioned_probability,
                 "seed": self.seed,
             }
             learned = learn(
                 partial(build, self.mapper, **settings),
-                [(regions, said(states)) for regions, states in link.bags],
+                link.images,
                 np.array(link.patients),
                 concepts=link.concepts,
                 mapper=self.mapper,
@@ -153,6 +233,7 @@ class MapTerms(Stage):
 
     link: str = run_of("link", "the run that learned the terms")
     embeddings: str = knob("", "the run that described the regions: that which was learned from", hidden=True)
+    space: str = knob("", "where regions are: as in learning", hidden=True)
 
     name: ClassVar[str] = "map"
     subject: ClassVar[str] = "image_id"
@@ -162,15 +243,21 @@ class MapTerms(Stage):
     def resolve(self, session: Session, home: Path) -> Self:
         """With the descriptions that the terms were learned from."""
         stage = super().resolve(session, home)
-        return replace(stage, embeddings=session.get_one(Run, stage.link).recipe["embeddings"])
+        recipe = session.get_one(Run, stage.link).recipe
+        return replace(stage, embeddings=recipe["embeddings"], space=recipe.get("space", BODY))
 
     def subjects(self) -> Subjects:
-        """Every image that was embedded."""
-        return select(Embedding.image_id, literal("")).where(Embedding.run_id == self.embeddings)
+        """Every image that was embedded and has its place in the space."""
+        query = select(Embedding.image_id, literal("")).where(Embedding.run_id == self.embeddings)
+        if self.space == BODY:
+            return query
+        placed = select(Alignment.image_id).where(Alignment.run_id == self.space, Alignment.accepted)
+        return query.where(Embedding.image_id.in_(placed))
 
     def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
         """Image id to its Regions."""
-        return {image: found for image, _, _, found in _regions(session, self.embeddings, Image.id.in_(ids))}
+        found = _regions(session, self.embeddings, self.space, Image.id.in_(ids))
+        return {image: regions for image, _, _, regions in found}
 
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Image id to its mapped terms."""
