@@ -71,6 +71,10 @@ class Phantoms:
         np.logical_or.at(found, self.image, self.truth)
         return found
 
+    def rows(self, i):
+        """The regions of image i, as a slice: those of an image follow each other."""
+        return slice(*np.searchsorted(self.image, [i, i + 1]).tolist())
+
     def of(self, part):
         """Numbers of the images of a part."""
         return np.flatnonzero(self.part == PARTS.index(part))
