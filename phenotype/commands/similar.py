@@ -124,15 +124,16 @@ def similar_cases(
             raise Refused("empty", "no image can be searched: `phenotype embed`, and `phenotype map`, come before")
         query = _query(room, image, row, column, slice_)
         own = None if query is None or same_patient else query.patient
+        looks, means = room.standards()
         if sought:
-            found, measures = _by_term(room, query, weight, top * _MORE, own)
+            found, measures = _by_term(room, (looks, means), query, weight, top * _MORE, own)
         elif query:
-            space = Space(*room.standards(), weight)
+            space = Space(looks, means, weight)
             vector = space.vectors(query.compared.features, query.compared.profiles)
             home = settings.home_of(database) if approximate else None
             hits = _nearest(room, space, vector, top * _MORE, own, home)
             found, measures = hits.rows[0], hits.distances[0]
-        rows = _rows(room, found, measures, top, query.image if query else "")
+        rows = _rows(room, means, found, measures, top, query.image if query else "")
     columns = [field for field in SimilarRow.__slots__ if as_json or as_csv or field not in ("study", "region")]
     columns = [field for field in columns if as_json or any(getattr(row, field) is not None for row in rows)]
     values = [[getattr(row, field) for field in columns] for row in rows]
@@ -233,10 +234,15 @@ def _index(room: _Gallery, space: Space, blocks: Any, home: Path) -> Inverted:
 
 
 def _by_term(
-    room: _Gallery, query: _Query | None, weight: float, top: int, own: int | None
+    room: _Gallery,
+    standards: tuple[Standard, Standard],
+    query: _Query | None,
+    weight: float,
+    top: int,
+    own: int | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Rows that show the term most; with a query, those that also look like it."""
-    looks, means = room.standards()
+    looks, means = standards
     patients = room.patients
 
     def blocks() -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
@@ -254,7 +260,12 @@ def _by_term(
 
 
 def _rows(
-    room: _Gallery, found: NDArray[np.int64], measures: NDArray[np.float32], top: int, asked: str
+    room: _Gallery,
+    means: Standard,
+    found: NDArray[np.int64],
+    measures: NDArray[np.float32],
+    top: int,
+    asked: str,
 ) -> list[SimilarRow]:
     """The best of each image, told in words."""
     ends = np.cumsum([member.regions for member in room.members])
@@ -265,11 +276,10 @@ def _rows(
             chosen[number] = row - int(ends[number]) + room.members[number].regions, measure
     best = list(chosen.items())[:top]
     said = gallery.said(room.session, [room.members[number].study for number, _ in best])
-    _, means = room.standards() if room.terms else (None, None)
     rows = []
     for rank, (number, (region, measure)) in enumerate(best, 1):
         member = room.members[number]
-        profile = means(next(room.read([member.image])).profiles[region, None])[0] if means else np.zeros(0)
+        profile = means(next(room.read([member.image])).profiles[region, None])[0]
         outstanding = sorted(zip(profile.tolist(), room.terms, strict=True), key=lambda pair: -pair[0])[:3]
         places = None if room.whole else similar.region_places(room.session, room.searched.embeddings, member.image)
         there = None if places is None else places.boxes[region].tolist()

@@ -227,13 +227,13 @@ class Exact:
 class Inverted:
     """Vectors sorted into cells; a query looks into the `probes` nearest cells alone, and may miss what lies elsewhere.
 
-    `cells` is 4 times the root of the number of vectors where it is not given. Needs the extra `search` (faiss);
+    `cells` is the root of the number of vectors where it is not given. Needs the extra `search` (faiss);
     NoIndex without it. The same vectors in the same order give the same index.
     """
 
     def __init__(self, sample: Floats, size: int, *, cells: int = 0, probes: int = 16) -> None:
         faiss = _faiss()
-        count = cells or max(1, min(int(4 * np.sqrt(size)), len(sample) // 39))  # faiss wants 39 vectors for a cell
+        count = cells or max(1, min(int(np.sqrt(size)), len(sample) // 39))  # faiss wants 39 vectors for a cell
         self._index = faiss.IndexIVFFlat(faiss.IndexFlatL2(sample.shape[1]), sample.shape[1], count)
         self._index.train(np.ascontiguousarray(sample, np.float32))
         self.probes = min(probes, count)
