@@ -201,6 +201,10 @@ def add_tasks(rows: Rows) -> None:
         "extract": list(REPORT.values()),
         "classify": [RUN_ID["classify"]],
         "label": [STUDY[case.number] for case in CASES if case.reports],
+        "weigh": [RUN_ID["cohort all"]],
+        "normalize": radiographs,
+        "cohort all": [RUN_ID["cohort all"]],
+        "cohort normal": [RUN_ID["cohort normal"]],
         "train normal": [RUN_ID["cohort normal"]],
         "train whole": [RUN_ID["cohort all"]],
         "train patches": [RUN_ID["cohort all"]],
@@ -208,6 +212,7 @@ def add_tasks(rows: Rows) -> None:
         "score": [IMAGE[case.number] for case in SCORED],
         "link": [RUN_ID["cohort all"]],
         "map": radiographs,
+        "follow": radiographs[:1],
         "cluster": [RUN_ID["cohort all"]],
     }
     states: list[tuple[str, str, str | None]] = [
