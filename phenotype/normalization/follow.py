@@ -67,12 +67,15 @@ def link(later: Source, earlier: Source, *, spacing: float, fine: int) -> Link:
 
 
 def link_radiographs(later: Floats, earlier: Floats) -> Link:
-    """By the lungs of both, then by what the pictures themselves show, as long as that moves little."""
+    """By the lungs of both, or as the pictures lie, and then by what they show as long as that moves little; of these
+    ways the one on which they look most alike: lungs may be found in one and not, or elsewhere, in the other."""
     one, other = radiographs.place(later), radiographs.place(earlier)
     back = grids.invert(other.forward, (radiographs.POINTS,) * 2)
-    forward = grids.compose(one.forward, back)
+    by_lungs = grids.compose(one.forward, back)
+    as_they_lie = np.asarray(grids.nodes(by_lungs.shape[:-1]), np.float32)
     seen, before = radiographs.view_of(later), radiographs.view_of(earlier)
-    ways = {"lungs": forward, "lungs and picture": _refined(seen, before, forward)}
+    ways = {"lungs": by_lungs, "lungs and picture": _refined(seen, before, by_lungs)}
+    ways["picture"] = _refined(seen, before, as_they_lie)
     judged = {route: _alike(seen, before, grid) for route, grid in ways.items()}
     route = max(judged, key=judged.__getitem__)  # of equals the first
     best = ways[route]

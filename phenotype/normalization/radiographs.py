@@ -28,9 +28,10 @@ Points = NDArray[np.float64]
 SIDE = 256  # of the view in which the lungs are looked for, its longer side
 LUNGS = (0.12, 0.12, 0.68, 0.76)  # box of the lungs in the thorax: top, left, height, width
 BODY = (0.0, 0.0, 1.0, 1.0)  # box of the body in it
-HEIGHTS = (np.arange(8) + 0.5) / 8  # of the landmarks on a lung's borders, from its top to its bottom
+HEIGHTS = (np.arange(8) + 0.5) / 8  # of the landmarks on a lung's borders: the part of its area that lies above
+ENDS = (0.005, 0.995)  # of its top and its bottom
 POINTS = 24  # nodes of a grid along the longer side
-SMOOTHING = 0.02  # of the spline: how far landmarks may be missed, squared, against how far it bends
+SMOOTHING = 0.01  # of the spline: how far landmarks may be missed, squared, against how far it bends
 WHITE = 0.45  # a lung that is not darker against its surroundings than this part of the other one is white
 USUAL = 0.6  # quality of the lungs of usual radiographs, as `masks.lung_mask` measures it
 ROUTES = {"lungs": 1.0, "one lung": 0.7, "body": 0.4}  # the ways, and what quality each can reach
@@ -98,22 +99,22 @@ def _darkness(view: Floats, found: masks.Lungs, side: int) -> float:
 
 
 def landmarks(lung: NDArray[np.bool_], side: int) -> Points:
-    """Places (18, 2), as fractions, on the border of a lung: from its outer and its inner border at eight heights, and
-    its top and the bottom of its outer wall. `side` is 1 for the lung on the left of the picture, 2 for the other."""
-    rows = np.flatnonzero(lung.any(axis=1))
-    top, bottom = float(rows[0]), float(rows[-1] + 1)
-    at = np.clip((top + HEIGHTS * (bottom - top)).astype(int), rows[0], rows[-1])
-    line = lung[at]
+    """Places (18, 2), as fractions, on the border of a lung: of its outer and its inner border at eight heights, and
+    its top and the bottom of its outer wall. `side` is 1 for the lung on the left of the picture, 2 for the other.
+
+    Heights are those above which a given part of the lung's area lies: dark air of the neck that was taken for the tip
+    of a lung makes it longer, but has little area.
+    """
+    area = np.concatenate([[0.0], np.cumsum(lung.sum(axis=1, dtype=np.float64))])
+    heights = np.interp(np.append(HEIGHTS, ENDS), area / area[-1], np.arange(len(area)))
+    line = lung[np.clip(heights.astype(int), 0, len(lung) - 1)]
     left = line.argmax(axis=1).astype(float)
     right = lung.shape[1] - line[:, ::-1].argmax(axis=1).astype(float)
     outer, inner = (left, right) if side == 1 else (right, left)
-    peak = float(np.flatnonzero(lung[rows[0]]).mean() + 0.5)
-    foot = np.flatnonzero(lung[rows[-1]])
-    corner = float(foot[0] if side == 1 else foot[-1] + 1)
-    heights = top + HEIGHTS * (bottom - top)
-    ends = np.array([[top, peak], [bottom, corner]])
-    found = np.concatenate([np.stack([heights, outer], 1), np.stack([heights, inner], 1), ends])
-    return np.asarray(found / np.array(lung.shape), np.float64)
+    ends = np.array([(left[-2] + right[-2]) / 2, outer[-1]])
+    columns = np.concatenate([outer[:-2], inner[:-2], ends])
+    rows = np.concatenate([heights[:-2], heights[:-2], heights[-2:]])
+    return np.asarray(np.stack([rows, columns], 1) / np.array(lung.shape), np.float64)
 
 
 @cache
