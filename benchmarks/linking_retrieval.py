@@ -55,7 +55,7 @@ class Row:
     map50: float
     p10: float
     ndcg10: float
-    gain: float | None = None  # nDCG of both over the better of the two alone, with its interval over patients
+    gain: float | None = None  # nDCG of both over the best of the others, with its interval over patients
     gain_low: float | None = None
     gain_high: float | None = None
 
@@ -78,23 +78,31 @@ def measure(work, seeds, share=1.0, mappers=MAPPERS, noises=NOISES):
                 profile = np.zeros((len(features), len(ph.terms)), np.float32)
                 for i in (*ph.of("validation"), *ph.of("test")):
                     profile[ph.rows(i)] = finish(i, mapper.score(seen.regions[i]))
-                found += _ways(ph, features, profile, seed, noise, name)
-                print(*(asdict(row) for row in found[-3:]), sep="\n", file=sys.stderr, flush=True)
+                strange = np.concatenate(seen.regions)
+                found += _ways(ph, features, strange, profile, seed, noise, name)
+                print(*(asdict(row) for row in found[-4:]), sep="\n", file=sys.stderr, flush=True)
     return {"retrieval": [asdict(row) for row in found]}
 
 
-def _ways(ph, features, profile, seed, noise, name):
+def _ways(ph, features, strange, profile, seed, noise, name):
+    """A row for each way: by look, by how unusual the look is for its place, by meaning, and by look and meaning."""
     on_validation = {w: _search(ph, features, profile, w, "validation", seed)[2].mean() for w in WEIGHTS}
     best = max(WEIGHTS, key=on_validation.__getitem__)
     rows, each = [], {}
-    for way, weight in (("look", 0.0), ("meaning", 1.0), ("both", best)):
-        ap, p, ndcg, patients = _search(ph, features, profile, weight, "test", seed)
+    ways = {
+        "look": (features, 0.0),
+        "unusual look": (strange, 0.0),
+        "meaning": (features, 1.0),
+        "both": (features, best),
+    }
+    for way, (looks, weight) in ways.items():
+        ap, p, ndcg, patients = _search(ph, looks, profile, weight, "test", seed)
         each[way] = ndcg
         rows.append([seed, noise, name, way, weight, float(ap.mean()), float(p.mean()), float(ndcg.mean())])
     people, whose = np.unique(patients, return_inverse=True)
     times = draws(len(people), seed=seed)[:, whose]
-    look, meaning, both = (times @ each[way] for way in ("look", "meaning", "both"))
-    gains = both / np.maximum(look, meaning)
+    alone = np.max([times @ each[way] for way in ways if way != "both"], axis=0)
+    gains = times @ each["both"] / alone
     rows[-1] += [float(gains[0]), *(float(q) for q in np.quantile(gains[1:], [0.025, 0.975]))]
     return [Row(*row) for row in rows]
 

@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Block = tuple[Floats, Integers]  # vectors (n, d), and the group (n,) of each: the patient
 
-WEIGHT = 0.35  # of the meaning, chosen on validation images of phantoms: benchmarks/linking_retrieval.py
+WEIGHT = 0.5  # of the meaning, chosen on validation images of phantoms: benchmarks/linking_retrieval.py
 _ROWS, _QUERIES = 1 << 15, 256  # compared at once: bounds the memory to some ten megabytes
 
 
