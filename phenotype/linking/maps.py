@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Side = Literal["right", "left", "midline"]
+SIDES = ("right", "left")
+ZONES = ("upper", "middle", "lower")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,34 @@ def side_contrast(values: NDArray[Any], *, midline: float | None = None, share: 
     columns = np.arange(values.shape[1])
     right, left = (_highest(values[:, half], share) for half in (columns < middle, columns > middle))
     return right - left
+
+
+def field_scores(
+    scores: NDArray[Any],
+    places: NDArray[Any],
+    lungs: tuple[float, float],
+    *,
+    zones: int = 3,
+    midline: float = 0.5,
+    share: float = 0.1,
+) -> NDArray[np.float64]:
+    """What a map sees in each field of a frontal radiograph: (zones, 2), columns as SIDES of the patient.
+
+    scores (n,); places (n, 2) of the regions' centres, row and column; `lungs` the rows of their top and bottom, which
+    zones, from the top down, divide evenly: ZONES of 3, whole lungs of 1; `midline` a column. A field's score is the
+    mean of its highest `share` of regions, NaN where none lies in it; what is above or below the lungs counts to the
+    nearest zone.
+    """
+    scores, places = np.asarray(scores, np.float64), np.asarray(places, np.float64)
+    top, bottom = lungs
+    zone = np.clip(((places[:, 0] - top) / (bottom - top) * zones).astype(int), 0, zones - 1)
+    side = (places[:, 1] >= midline).astype(int)
+    fields = np.full((zones, 2), np.nan)
+    for row, column in np.ndindex(fields.shape):
+        own = scores[(zone == row) & (side == column)]
+        if np.isfinite(own).any():
+            fields[row, column] = _highest(own, share)
+    return fields
 
 
 def _highest(values: NDArray[Any], share: float) -> float:

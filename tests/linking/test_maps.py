@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phenotype.linking.maps import Peak, peak, pixel_boxes, pixel_map, pointing_hit, side_contrast, side_of
+from phenotype.linking.maps import (
+    SIDES,
+    ZONES,
+    Peak,
+    field_scores,
+    peak,
+    pixel_boxes,
+    pixel_map,
+    pointing_hit,
+    side_contrast,
+    side_of,
+)
 
 
 def patches(rows, columns, size, stride):
@@ -83,6 +94,23 @@ def test_the_patients_right_is_on_the_left_of_the_image():
     values[:, 5:] = np.nan
     with pytest.raises(ValueError, match="half"):
         side_contrast(values)
+
+
+def test_fields_are_thirds_of_either_lung():
+    rows, columns = (g.ravel() for g in np.meshgrid(np.linspace(0.05, 0.95, 10), np.linspace(0.05, 0.95, 10)))
+    places = np.stack([columns, rows], axis=1)
+    scores = np.where((places[:, 0] < 0.36) & (places[:, 1] > 0.5), 3.0, 0.0) + places[:, 0]
+    fields = field_scores(scores, places, (0.1, 0.9), share=0.05)
+    assert fields.shape == (len(ZONES), len(SIDES))
+    right, left = fields.T
+    assert left[0] - right[0] == pytest.approx(3)
+    assert left[1] == right[1]
+    assert left[2] == right[2] == pytest.approx(0.95)  # below the lungs counts to the lower zone
+    both = field_scores(scores, places, (0.1, 0.9), zones=1, share=0.05)
+    assert both.shape == (1, 2)
+    assert both[0] == pytest.approx([0.95, fields[0, 1]])
+    nothing = field_scores(scores[:0], places[:0], (0.1, 0.9))
+    assert np.isnan(nothing).all()
 
 
 def test_fractions_become_pixels():
