@@ -106,16 +106,21 @@ class Evidence:
     low: float | None
     high: float | None
     verdict: str
+    local: str = ""  # whether the term is seen at a place: local, not local, or empty
+    location: float | None = None  # the area of a mapper that knows nothing but places
+    deletion: float | None = None  # how many times more the highest regions carry than random ones
 
 
 @dataclass(frozen=True, slots=True)
 class MappedImage:
-    """An image with the score of a term, the side of its peak, and the scores (n,) and boxes (n, 4) of the regions in
-    the slice of the peak. Boxes are top, left, bottom, right as fractions."""
+    """An image with the score of a term, the side of its peak, what is called and how probable it is, and the scores
+    (n,) and boxes (n, 4) of the regions in the slice of the peak. Boxes are top, left, bottom, right as fractions."""
 
     image: ShownImage
     score: float
     side: str
+    call: str
+    probability: float | None
     scores: NDArray[Any]
     boxes: NDArray[Any]
 
@@ -255,11 +260,10 @@ def anomaly_scores(session: Session, run: RunRecipe) -> list[ImageScore]:
 def term_evidence(session: Session, link_run: str) -> list[Evidence]:
     """The evidence for each concept that a run of `link` has learned, the strongest first."""
     rank = case({"evidence": 0, "no evidence": 1}, value=TermEvidence.verdict, else_=2)
-    columns = (TermEvidence.positives, TermEvidence.studies, TermEvidence.auroc)
+    names = ["positives", "studies", "auroc", "auroc_low", "auroc_high", "verdict"]
+    names += ["local", "location_auroc", "deletion_ratio"]
     query = (
-        select(
-            Concept.id, Concept.name, *columns, TermEvidence.auroc_low, TermEvidence.auroc_high, TermEvidence.verdict
-        )
+        select(Concept.id, Concept.name, *(getattr(TermEvidence, name) for name in names))
         .join(TermEvidence, TermEvidence.concept_id == Concept.id)
         .where(TermEvidence.run_id == link_run)
         .order_by(rank, func.coalesce(TermEvidence.auroc, 0.0).desc(), Concept.name)
@@ -270,8 +274,9 @@ def term_evidence(session: Session, link_run: str) -> list[Evidence]:
 def top_mapped(session: Session, maps: RunRecipe, link: RunRecipe, concept: str, limit: int) -> list[MappedImage]:
     """The images in which a run of `map` sees a concept most, of studies reported to have it."""
     place = (TermMap.peak_slice, TermMap.peak_row, TermMap.peak_column)
+    values = ("score", "side", "call", "probability")
     query = (
-        select(*_IMAGE, *place, TermMap.score, TermMap.side, TermMap.regions, Region.slices, Region.boxes)
+        select(*_IMAGE, *place, *(getattr(TermMap, n) for n in values), TermMap.regions, Region.slices, Region.boxes)
         .join(TermMap, TermMap.image_id == Image.id)
         .join(Region, and_(Region.image_id == Image.id, Region.run_id == maps.recipe.get("embeddings", "")))
         .join(Label, and_(Label.study_id == Image.study_id, Label.concept_id == TermMap.concept_id))
@@ -282,10 +287,10 @@ def top_mapped(session: Session, maps: RunRecipe, link: RunRecipe, concept: str,
     )
     found = []
     rows: Iterable[Any] = session.execute(query)
-    for *image, score, side, regions, slices, boxes in rows:
+    for *image, score, side, call, probability, regions, slices, boxes in rows:
         shown = ShownImage(*image)
         there = slices == shown.slice
-        found.append(MappedImage(shown, score, side, regions[there], boxes[there]))
+        found.append(MappedImage(shown, score, side, call, probability, regions[there], boxes[there]))
     return found
 
 
