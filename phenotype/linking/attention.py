@@ -25,7 +25,7 @@ class GatedAttention(InstanceMil):
         """Outputs (n, 2 * n_terms): the score of a region, then its attention before the softmax."""
         return _Gated(d, self.hidden, terms)
 
-    def pool(self, scores: Tensor) -> Tensor:
+    def pool(self, scores: Tensor, share: Tensor | float = 1.0) -> Tensor:
         """Attention-weighted mean of the scores."""
         value, attention = scores.chunk(2, dim=2)
         weight = torch.softmax(attention, dim=1)

@@ -17,16 +17,16 @@ from phenotype.linking.profiles import Ferns
 
 Doubles = NDArray[np.float64]
 
-_SAMPLE = 200_000  # regions whose scores tell mean and spread
+_SAMPLE = 50_000  # regions whose scores tell mean and spread
 
 
 class Combined:
     """Sum of the scores of ferns and of a noisy-or network, each in standard deviations over the regions learned from.
 
-    The ferns inherit what the network, asked about images that it has not seen, and the report together make of each
-    term: a report that the image contradicts counts less.
-
-    share   weight of the ferns, 0 to 1; the rest is the network's
+    share      weight of the ferns, 0 to 1; the rest is the network's
+    informed   whether the ferns inherit what the network, asked about images that it has not seen, and the report
+               together make of each term, instead of the report's probabilities alone. It helps where the network is
+               the better of the two, and harms where the ferns are.
     """
 
     name: ClassVar[str] = "combined"
@@ -42,9 +42,9 @@ class Combined:
         place: int = 2,
         repeat: int = 2,
         hidden: int = 64,
-        epochs: int = 20,
-        anchor: float = 30.0,
-        informed: bool = True,
+        epochs: int = 30,
+        anchor: float = 1.0,
+        informed: bool = False,
         seed: int = 0,
     ) -> None:
         if not 0 <= share <= 1:

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from phenotype.linking.mapper import DENIED, PRESENT, STATES
+from phenotype.linking.mapper import DENIED, POSSIBLE, PRESENT, STATES
 
 Doubles = NDArray[np.float64]
 
@@ -27,6 +27,10 @@ Doubles = NDArray[np.float64]
 _FLOOR = 1e-4
 # Pseudo-counts of "as often as in all reports" in each row: a term that two reports deny has no certain row.
 _SMOOTH = 2.0
+# Images that the labellers' table counts as for reports of findings that are not there.
+_FEW = 10.0
+# Share of findings that reports do not assert, at most, as far as labellers are believed.
+_MISSED = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +79,44 @@ class Emission:
         return cls(*(np.asarray(arrays[name], np.float64) for name in ("if_present", "if_absent", "prevalence")))
 
 
+def anchored(states: NDArray[np.int8], probabilities: Doubles, *, doubt: float = 0.25) -> Emission:
+    """The first table, of what the labellers hold (n, n_terms), who are rather too sure of themselves.
+
+    How findings that are there are spoken of is taken as the labellers have it, but that reports do not assert no more
+    than a share of them (_MISSED): of a rare finding, one in ten of all reports that do not mention it would be more
+    than all that assert it. How often reports invent one is taken with doubt: there the share `doubt` of the
+    probabilities is replaced by how frequent the term is. A table that takes assertions for nearly always right agrees
+    with all of them, and images are then learned to agree too.
+    """
+    asserted = states <= POSSIBLE
+    told = (probabilities * asserted).sum(axis=0)
+    untold = (probabilities * ~asserted).sum(axis=0)
+    most = _MISSED / (1 - _MISSED) * told
+    held = np.where(asserted, probabilities, probabilities * np.minimum(1, most / np.maximum(untold, 1e-9)))
+    often = held.mean(axis=0, keepdims=True)
+    sure, doubtful = table(states, held), table(states, (1 - doubt) * held + doubt * often)
+    return Emission(sure.if_present, doubtful.if_absent, sure.prevalence)
+
+
 def table(
-    states: NDArray[np.int8], probabilities: Doubles, prior: Emission | None = None, counts: float = 0
+    states: NDArray[np.int8],
+    probabilities: Doubles,
+    prior: Emission | None = None,
+    counts: tuple[Doubles | float, float] = (0.0, 0.0),
 ) -> Emission:
     """The table that states (n, n_terms) and probabilities of the terms (n, n_terms) make: the M-step.
 
-    `prior` counts as `counts` images. Where the result would read "present" as a sign of absence, or "denied" as one of
-    presence, the prior stands.
+    The rows of `prior` count as `counts` images, (there, not there). Where the result would read "present" as a sign
+    of absence, or "denied" as one of presence, the prior stands.
     """
     said = states[..., None] == np.arange(len(STATES))
     overall = (said.sum(axis=0) + 1.0) / (len(states) + len(STATES))
     columns = []
-    for weight, before in (
-        (probabilities, None if prior is None else prior.if_present),
-        (1 - probabilities, None if prior is None else prior.if_absent),
+    for weight, before, count in (
+        (probabilities, None if prior is None else prior.if_present, counts[0]),
+        (1 - probabilities, None if prior is None else prior.if_absent, counts[1]),
     ):
-        added = _SMOOTH * overall if before is None else _SMOOTH * overall + counts * before
+        added = _SMOOTH * overall if before is None else _SMOOTH * overall + count * before
         rows = np.maximum(np.einsum("nt,nts->ts", weight, said) + added, 1e-12)
         rows = np.maximum(rows / rows.sum(axis=1, keepdims=True), _FLOOR)
         columns.append(rows / rows.sum(axis=1, keepdims=True))
@@ -105,14 +131,17 @@ def table(
 
 
 def estimate(
-    states: NDArray[np.int8], anchor: Emission, image: Doubles, *, counts: float = 30.0, steps: int = 20
+    states: NDArray[np.int8], anchor: Emission, image: Doubles, *, weight: float = 1.0, steps: int = 20
 ) -> Emission:
     """The table that makes the reports (n, n_terms) most probable, given what the image alone makes of each term.
 
     `image` (n, n_terms) must be probabilities of a model that has not learned from these images, or it will agree with
-    every report. `anchor`, the labellers' table, counts as `counts` images for each row.
+    every report. `anchor` is the labellers' table. Its rows of findings that are there count `weight` times as many
+    images as the labellers hold to have the finding: what an image model cannot see, it would otherwise put down to
+    findings that reports deny. Its rows of findings that are not there count as few.
     """
+    there = weight * len(states) * anchor.prevalence[:, None]
     found = anchor
     for _ in range(steps):
-        found = table(states, found.posterior(states, image), anchor, counts)
+        found = table(states, found.posterior(states, image), anchor, (there, _FEW))
     return found

@@ -8,6 +8,7 @@ from phenotype.linking.combined import Combined
 from phenotype.linking.inherited import InheritedLogistic
 from phenotype.linking.location import Location
 from phenotype.linking.mil import LogSumExp, NoisyOr, TopK
+from phenotype.linking.patch_cnn import PatchCnn
 from phenotype.linking.profiles import Ferns
 
 DEFAULT = "combined"
@@ -20,6 +21,7 @@ MAPPERS: dict[str, type[Any]] = {
     "top-k": TopK,
     "attention": GatedAttention,  # baselines from here on
     "inherited-logistic": InheritedLogistic,
+    "patch-cnn": PatchCnn,  # takes patches for features (Schlegl et al. 2015)
     "location": Location,
 }
 

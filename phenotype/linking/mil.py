@@ -34,7 +34,9 @@ class InstanceMil:
                   entropy with the probabilities of the bags taken for true; "gce": the generalised cross entropy of
                   Z. Zhang and M. Sabuncu 2018, which gives up on reports it cannot agree with
     epochs        passes over the images at most; training ends once the held-out images are explained no better
-    anchor        images that the labellers' emission table counts as, for each row
+    share         of an image's regions, drawn anew in each pass: a finding must be seen wherever it shows
+    anchor        weight of the labellers' emission table: see emission.estimate
+    doubt         how far the labellers' assertions are doubted in it, 0 to 1: see emission.anchored
     outside       weight of keeping a term out of regions that the report's location words exclude
     seed          of weights, parts and order
     """
@@ -47,12 +49,14 @@ class InstanceMil:
         *,
         hidden: int = 64,
         loss: Loss | None = None,
-        epochs: int = 20,
+        epochs: int = 30,
         patience: int = 3,
-        batch: int = 32,
-        rate: float = 3e-3,
+        batch: int = 64,
+        share: float = 0.1,
+        rate: float = 5e-3,
         decay: float = 1e-3,
-        anchor: float = 30.0,
+        anchor: float = 1.0,
+        doubt: float = 0.25,
         outside: float = 0.5,
         seed: int = 0,
     ) -> None:
@@ -60,8 +64,9 @@ class InstanceMil:
         self.loss: Loss = loss or self.default_loss
         if self.loss not in ("assertion", "bce", "gce"):
             raise CannotLearn(f"the loss is assertion, bce or gce, not {self.loss}")
-        self.epochs, self.patience, self.batch, self.rate, self.decay = epochs, patience, batch, rate, decay
-        self.anchor, self.outside, self.seed = anchor, outside, seed
+        self.epochs, self.patience, self.batch, self.share = epochs, patience, batch, share
+        self.rate, self.decay = rate, decay
+        self.anchor, self.doubt, self.outside, self.seed = anchor, doubt, outside, seed
         self.center_: Floats | None = None  # (d,)
         self.scale_: Floats | None = None  # (d,)
         self.networks_: list[dict[str, Floats]] = []  # weights of those that are kept
@@ -72,8 +77,11 @@ class InstanceMil:
 
     # ---------------------------------------------------------------- what a kind says
 
-    def pool(self, scores: Tensor) -> Tensor:
-        """Logits of images (bags, n_terms) from scores of their regions (bags, regions, n_terms), padded with -inf."""
+    def pool(self, scores: Tensor, share: Tensor | float = 1.0) -> Tensor:
+        """Logits of images (bags, n_terms) from scores of their regions (bags, regions, n_terms), padded with -inf.
+
+        `share` tells how much of each image these regions are.
+        """
         raise NotImplementedError
 
     def network(self, d: int, terms: int) -> nn.Module:
@@ -212,9 +220,9 @@ class NoisyOr(InstanceMil):
 
     name: ClassVar[str] = "noisy-or"
 
-    def pool(self, scores: Tensor) -> Tensor:
+    def pool(self, scores: Tensor, share: Tensor | float = 1.0) -> Tensor:
         """log(P / (1 - P)) with log(1 - P) the sum of log(1 - p_i)."""
-        total = functional.softplus(scores).sum(dim=1).clamp_min(1e-6)
+        total = (functional.softplus(scores).sum(dim=1) / share).clamp_min(1e-6)
         return total + torch.log(-torch.expm1(-total))
 
     def start(self, network: nn.Module, prevalence: Tensor, size: float) -> None:
@@ -229,7 +237,7 @@ class LogSumExp(InstanceMil):
     name: ClassVar[str] = "log-sum-exp"
     sharpness: ClassVar[float] = 1.0  # r: towards 0 the mean of the scores, towards infinity their maximum
 
-    def pool(self, scores: Tensor) -> Tensor:
+    def pool(self, scores: Tensor, share: Tensor | float = 1.0) -> Tensor:
         """Smooth maximum over the regions."""
         count = torch.isfinite(scores).sum(dim=1).clamp_min(1)
         return (torch.logsumexp(self.sharpness * scores, dim=1) - torch.log(count)) / self.sharpness
@@ -243,7 +251,7 @@ class TopK(InstanceMil):
     default_loss: ClassVar[Loss] = "gce"
     top: ClassVar[int] = 5
 
-    def pool(self, scores: Tensor) -> Tensor:
+    def pool(self, scores: Tensor, share: Tensor | float = 1.0) -> Tensor:
         """Mean of the `top` highest regions, or of as many as there are."""
         highest = scores.topk(min(self.top, scores.shape[1]), dim=1).values
         there = torch.isfinite(highest)

@@ -1,6 +1,6 @@
 """Training of the networks that score regions (`phenotype.linking.mil` says what and why)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from phenotype.linking.emission import Emission, estimate, table
+from phenotype.linking.emission import Emission, anchored, estimate
 from phenotype.linking.mapper import DENIED, POSSIBLE, CannotLearn, Floats, Stack
 
 Doubles = NDArray[np.float64]
 Loss = Literal["assertion", "bce", "gce"]
 
 PARTS = 3  # networks; each is trained without one part of the patients
-_WARM = 2  # epochs before the emission table is re-estimated: first probabilities are those of the start
+_JUDGED = 3  # passes between two judgements, which look at all regions and take longer than a pass
+_ALL = slice(None)  # regions of an image
+_FEW = 16  # regions of an image that are looked at in a pass, at least
 _SURE = 0.7  # exponent of the generalised cross entropy, its authors' choice
 
 
@@ -30,15 +32,17 @@ class Kind(Protocol):
     epochs: int
     patience: int
     batch: int
+    share: float
     rate: float
     decay: float
     anchor: float
+    doubt: float
     outside: float
     seed: int
 
     def network(self, d: int, terms: int) -> nn.Module: ...
     def start(self, network: nn.Module, prevalence: Tensor, size: float) -> None: ...
-    def pool(self, scores: Tensor) -> Tensor: ...
+    def pool(self, scores: Tensor, share: Tensor | float = 1.0) -> Tensor: ...
     def confine(self, outputs: Tensor, allowed: Tensor) -> Tensor: ...
 
 
@@ -95,7 +99,7 @@ def train(kind: Kind, told: Stack, regions: Tensor, active: NDArray[np.bool_]) -
     `active` (n_terms,) marks the terms that there is something to learn of.
     """
     part = parts_of(told.patients, kind.seed)
-    anchor = table(told.states, told.probabilities)
+    anchor = anchored(told.states, told.probabilities, doubt=kind.doubt)
     bags = _Bags(told, regions)
     prevalence = torch.from_numpy(np.clip(anchor.prevalence, 0.01, 0.99)).float()
     # the generalised cross entropy hardly moves where it disagrees with a report: it begins undecided
@@ -110,19 +114,21 @@ def train(kind: Kind, told: Stack, regions: Tensor, active: NDArray[np.bool_]) -
     emission = anchor
     image = np.tile(np.asarray(prevalence, np.float64), (len(told.sizes), 1))
     waited = 0
-    for epoch in range(kind.epochs):
+    for epoch in range(1, kind.epochs + 1):
         loss = _Loss(kind, told, emission, torch.from_numpy(active))
-        better = False
         for member in members:
             _pass(kind, member, bags, loss, rng)
+        if epoch % _JUDGED and epoch < kind.epochs:
+            continue
+        better = False
+        for member in members:
             better |= _judge(kind, member, bags, loss)
             assert member.logits is not None  # noqa: S101  set by the first judgement
             image[member.held] = torch.sigmoid(member.logits.double()).numpy()
-        waited = 0 if better or epoch < _WARM else waited + 1
+        waited = 0 if better else waited + 1
         if waited >= kind.patience:
             break
-        if epoch >= _WARM - 1:
-            emission = estimate(told.states, anchor, image, counts=kind.anchor)
+        emission = estimate(told.states, anchor, image, weight=kind.anchor)
     loss = _Loss(kind, told, emission, torch.from_numpy(active))
     by_chance = torch.logit(prevalence)
     gains = np.array(
@@ -142,17 +148,17 @@ class _Bags:
         self.regions = torch.split(regions, self.sizes)
         self.where = None if told.where is None else torch.split(torch.from_numpy(told.where), self.sizes)
 
-    def outputs(self, network: nn.Module, chosen: NDArray[np.int64]) -> Tensor:
-        """(chosen, regions of the largest, outputs); -inf where an image has no further region."""
-        flat = network(torch.cat([self.regions[i] for i in chosen]))
-        own = list(torch.split(flat, [self.sizes[i] for i in chosen]))
-        return pad_sequence(own, batch_first=True, padding_value=-torch.inf)
+    def outputs(self, network: nn.Module, chosen: NDArray[np.int64], rows: Sequence[Tensor | slice]) -> Tensor:
+        """(chosen, regions of the largest, outputs) of some rows of each image; -inf where it has no further region."""
+        parts = [self.regions[i][own] for i, own in zip(chosen, rows, strict=True)]
+        flat = torch.split(network(torch.cat(parts)), [len(part) for part in parts])
+        return pad_sequence(list(flat), batch_first=True, padding_value=-torch.inf)
 
-    def allowed(self, chosen: NDArray[np.int64]) -> Tensor | None:
+    def allowed(self, chosen: NDArray[np.int64], rows: Sequence[Tensor | slice]) -> Tensor | None:
         """(chosen, regions, n_terms) where location words allow a term; None where none says anything."""
         if self.where is None:
             return None
-        masks = [self.where[i] for i in chosen]
+        masks = [self.where[i][own] for i, own in zip(chosen, rows, strict=True)]
         if all(bool(mask.all()) for mask in masks):
             return None
         return pad_sequence(masks, batch_first=True, padding_value=True)
@@ -197,16 +203,17 @@ def _pass(kind: Kind, member: _Member, bags: _Bags, loss: _Loss, rng: np.random.
     """One pass over the images that a network learns from."""
     member.network.train()
     for chosen in _batches(rng.permutation(member.learned), kind.batch):
-        outputs = bags.outputs(member.network, chosen)
-        allowed = bags.allowed(chosen)
+        rows, share = _some([bags.sizes[i] for i in chosen], kind.share)
+        outputs = bags.outputs(member.network, chosen, rows)
+        allowed = bags.allowed(chosen, rows)
         if allowed is None:
-            total = loss(kind.pool(outputs), chosen)
+            total = loss(kind.pool(outputs, share), chosen)
         else:
             # what a report asserts of one side is sought there, and is not on the other
             told = loss.asserted[chosen] & ~allowed.all(dim=1)
-            within = kind.pool(kind.confine(outputs, allowed | ~told[:, None]))
+            within = kind.pool(kind.confine(outputs, allowed | ~told[:, None]), share)
             # where nothing is excluded the whole image stands in, so that there is something to pool; it counts nothing
-            beyond = kind.pool(kind.confine(outputs, ~allowed | ~told[:, None]))
+            beyond = kind.pool(kind.confine(outputs, ~allowed | ~told[:, None]), share)
             total = loss(within, chosen) + kind.outside * loss.outside(beyond, told)
         member.optimiser.zero_grad()
         total.mean().backward()  # type: ignore[no-untyped-call]
@@ -217,7 +224,8 @@ def _pass(kind: Kind, member: _Member, bags: _Bags, loss: _Loss, rng: np.random.
 def _judge(kind: Kind, member: _Member, bags: _Bags, loss: _Loss) -> bool:
     """Whether the held-out images are explained better than ever before; then these weights are the ones to keep."""
     member.network.eval()
-    logits = torch.cat([kind.pool(bags.outputs(member.network, c)) for c in _batches(member.held, 4 * kind.batch)])
+    batches = _batches(member.held, 4 * kind.batch)
+    logits = torch.cat([kind.pool(bags.outputs(member.network, c, [_ALL] * len(c))) for c in batches])
     found = -float(loss(logits, member.held).mean())
     if not np.isfinite(found):
         raise CannotLearn("the training diverged: the loss is no longer finite")
@@ -226,6 +234,15 @@ def _judge(kind: Kind, member: _Member, bags: _Bags, loss: _Loss) -> bool:
     member.best, member.logits = found, logits
     member.weights = {name: value.clone() for name, value in member.network.state_dict().items()}
     return True
+
+
+def _some(sizes: Sequence[int], share: float) -> tuple[list[Tensor | slice], Tensor | float]:
+    """The regions of images that are looked at in a pass, and what share of each image (images, 1) they are."""
+    if share >= 1:
+        return [_ALL] * len(sizes), 1.0
+    some = [min(size, max(_FEW, round(share * size))) for size in sizes]
+    rows: list[Tensor | slice] = [torch.randperm(size)[:n] for size, n in zip(sizes, some, strict=True)]
+    return rows, (torch.tensor(some) / torch.tensor(sizes))[:, None]
 
 
 def _batches(bags: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:

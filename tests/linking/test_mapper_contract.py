@@ -12,9 +12,17 @@ from sklearn.metrics import roc_auc_score
 from phenotype.linking.mapper import CannotLearn, TermMapper
 from phenotype.linking.mappers import DEFAULT, MAPPERS
 
-SETTINGS = {"patch-cnn": {"side": SIDE}}
+# Fewer passes than by default: what is planted is easy, and the tests are many.
+NETWORK = {"epochs": 8, "rate": 0.01}
+SETTINGS = {
+    "patch-cnn": {"side": SIDE, "patches": 2500, "epochs": 4},
+    "combined": {"epochs": 8, "ferns": 64},
+    **dict.fromkeys(("noisy-or", "log-sum-exp", "top-k", "attention"), NETWORK),
+}
 # Labels inherited by a linear model, and the place alone, see less of what is planted: they are there to be beaten.
 LEAST = {"inherited-logistic": (0.75, 0.65), "location": (0.8, 0.7), "attention": (0.8, 0.6)}
+
+IMAGES = 150
 
 every = pytest.mark.parametrize("name", sorted(MAPPERS))
 
@@ -29,7 +37,7 @@ def bags_for(name, n, **more):
 
 @cache
 def learned(name, noise=0.0):
-    return new(name).fit(bags_for(name, 200, noise=noise)[0])
+    return new(name).fit(bags_for(name, IMAGES, noise=noise)[0])
 
 
 def region_aurocs(mapper, bags, where):
@@ -62,7 +70,7 @@ def test_finds_what_is_planted_also_where_reports_err(name):
     assert clean.mean() > least
     assert noisy.mean() > despite
     # Reports dealt out to other images: what is seen then does not point at the lesions.
-    own, _, _ = bags_for(name, 200)
+    own, _, _ = bags_for(name, IMAGES)
     turn = np.random.default_rng(0).permutation(len(own))
     dealt = [
         replace(bag, states=own[i].states, probabilities=own[i].probabilities) for bag, i in zip(own, turn, strict=True)
@@ -73,7 +81,7 @@ def test_finds_what_is_planted_also_where_reports_err(name):
 
 @every
 def test_the_same_twice_and_through_a_file(name):
-    bags, _, _ = bags_for(name, 60, seed=2)
+    bags, _, _ = bags_for(name, 30, seed=2)
     one, other = new(name).fit(bags), new(name).fit(bags)
     arrays = one.to_arrays()
     assert arrays.keys() == other.to_arrays().keys()
@@ -89,7 +97,7 @@ def test_the_same_twice_and_through_a_file(name):
 
 @every
 def test_images_of_any_size_and_in_any_order(name):
-    bags, _, where = bags_for(name, 120, seed=3)
+    bags, _, where = bags_for(name, 80, seed=3)
     rng = np.random.default_rng(0)
     cut = []
     for bag in bags:
