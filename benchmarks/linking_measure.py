@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from linking_phantoms import PROBABLE, phantoms, reports
+from linking_phantoms import PATCH, PROBABLE, phantoms, reports
 from linking_regions import descriptors
 from torch.nn import functional
 
@@ -27,7 +27,8 @@ FIGURES = ("region_auroc", "region_ap", "pointing", "miou", "bag_auroc")
 
 def names(kind):
     """The mappers, the default first, and the ceiling."""
-    return [*dict.fromkeys([DEFAULT, *MAPPERS]), CEILING]
+    flat = ("patch-cnn",) if kind == "volumes" else ()  # made for images, not for cubes
+    return [name for name in dict.fromkeys([DEFAULT, *MAPPERS]) if name not in flat] + [CEILING]
 
 
 class Supervised:
@@ -77,12 +78,34 @@ class Images:
         for rows, place, position in zip(at, self.places, self.positions, strict=True):
             strange = look.deviations(place, raw[rows])[:, : -self.axes]
             self.regions.append(np.hstack([strange, position]).astype(np.float32))
+        self.kind = kind
         self.truth = [self.ph.truth[rows] for rows in at]
         self.present = self.ph.present
 
-    def usual_looks(self, i):
-        """The regions of an image (n, d) with nothing strange about any."""
+    def of(self, i, name):
+        """What a mapper gets of image i: descriptors; pixels of two scales for the network that takes them."""
+        return two_scales(self.ph, i, self.positions[i]) if name == "patch-cnn" else self.regions[i]
+
+    def usual_looks(self, i, name):
+        """The regions of an image (n, d) with nothing strange about any; grey patches for what takes pixels."""
+        if name == "patch-cnn":
+            own = self.of(i, name)
+            own[:, : -self.axes] = own[:, : -self.axes].mean()
+            return own
         return np.hstack([np.zeros_like(self.regions[i][:, : -self.axes]), self.positions[i]])
+
+
+def two_scales(ph, i, positions, side=16):
+    """Patches of 16 and of 32 pixels about the centre of each region, both of 16 x 16 numbers, and its place."""
+    view = np.pad(ph.pixels[i].astype(np.float32), side, mode="edge")
+    centre = ph.corners[ph.rows(i)] + PATCH // 2 + side
+    found = []
+    for half in (side // 2, side):
+        windows = np.lib.stride_tricks.sliding_window_view(view, (2 * half, 2 * half))
+        cut = windows[centre[:, 0] - half, centre[:, 1] - half]
+        step = 2 * half // side
+        found.append(cut.reshape(len(cut), side, step, side, step).mean(axis=(2, 4)).reshape(len(cut), -1))
+    return np.hstack([*found, positions]).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -96,7 +119,7 @@ def measure(kind, name, noise, seed, work, share=1.0, **settings):
     torch.set_num_threads(1)
     seen = images(kind, seed, work, share)
     ph, said = seen.ph, reports(seen.present, noise, seed)
-    bags = [Bag(seen.regions[i], said[i], PROBABLE[said[i]], patient=int(ph.patient[i])) for i in ph.of("train")]
+    bags = [Bag(seen.of(i, name), said[i], PROBABLE[said[i]], patient=int(ph.patient[i])) for i in ph.of("train")]
     begin = time.process_time()
     if name == CEILING:
         mapper = Supervised(np.concatenate([seen.truth[i] for i in ph.of("train")]), seed).fit(bags)
@@ -104,16 +127,16 @@ def measure(kind, name, noise, seed, work, share=1.0, **settings):
         mapper = build(name, seed=seed, place=seen.axes, **settings).fit(bags)
     fitted = time.process_time() - begin
     begin = time.process_time()
-    finish = Finish(seen, mapper, said, np.random.default_rng([seed, 29]))
+    finish = Finish(seen, mapper, name, said, np.random.default_rng([seed, 29]))
     judged = [*ph.of("validation"), *ph.of("test")]
-    bare = {i: mapper.score(seen.regions[i]) for i in judged}
+    bare = {i: mapper.score(seen.of(i, name)) for i in judged}
     mapped = {i: finish(i, bare[i]) for i in judged}
     scored = (time.process_time() - begin) / (len(judged) + len(finish.chosen))
     about = {"kind": kind, "mapper": name, "noise": noise, "seed": seed, "share": share, "fit_seconds": fitted}
     about |= {"ms_per_image": 1000 * scored, "train": len(bags), "test": len(ph.of("test"))}
-    faith = _deletions(seen, mapper, finish, mapped, said)
+    faith = _deletions(seen, mapper, name, finish, mapped, said)
     pooled = {"mapped": {i: image_score(mapped[i]) for i in judged}}
-    pooled["bare"] = {i: mapper.image_score(seen.regions[i]) for i in judged}
+    pooled["bare"] = {i: mapper.image_score(seen.of(i, name)) for i in judged}
     rows = [
         about | {"finish": which} | _figures(seen, scores, pooled[which], seed) | (faith if which == "mapped" else {})
         for which, scores in (("mapped", mapped), ("bare", bare))
@@ -127,11 +150,11 @@ def measure(kind, name, noise, seed, work, share=1.0, **settings):
 class Finish:
     """Scores of an image averaged with their neighbours, in standard deviations of what is usual at their places."""
 
-    def __init__(self, seen, mapper, said, rng):
+    def __init__(self, seen, mapper, name, said, rng):
         self.seen = seen
         train = seen.ph.of("train")
         self.chosen = np.sort(rng.choice(train, min(USUAL, len(train)), replace=False)).tolist()
-        scores = {i: smoothed(mapper.score(seen.regions[i]), seen.positions[i]) for i in self.chosen}
+        scores = {i: smoothed(mapper.score(seen.of(i, name)), seen.positions[i]) for i in self.chosen}
         columns = []
         for term in range(said.shape[1]):
             without = [i for i in self.chosen if said[i, term] == DENIED]
@@ -177,7 +200,7 @@ def _figures(seen, scores, pooled, seed):
     }
 
 
-def _deletions(seen, mapper, finish, mapped, said):
+def _deletions(seen, mapper, name, finish, mapped, said):
     """The deletion test in test images that are called to have a term: the call is calibrated on reports of others."""
     validation, test = seen.ph.of("validation"), seen.ph.of("test")
     scores = {i: image_score(mapped[i]) for i in (*validation, *test)}
@@ -188,7 +211,7 @@ def _deletions(seen, mapper, finish, mapped, said):
         calibration = calibrate(own, said[validation, term], table, term)
         for i in test:
             if calibration.call(float(scores[i][term])) == "here":
-                empty = finish(i, mapper.score(seen.usual_looks(i)))
+                empty = finish(i, mapper.score(seen.usual_looks(i, name)))
                 found = deletion(image_score, mapped[i][:, term : term + 1], empty[:, term : term + 1])[0]
                 ratios.append(found.ratio)
     if not ratios:
