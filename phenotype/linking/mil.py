@@ -43,6 +43,7 @@ class InstanceMil:
 
     name: ClassVar[str]
     default_loss: ClassVar[Loss] = "assertion"
+    default_share: ClassVar[float] = 0.1
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class InstanceMil:
         epochs: int = 30,
         patience: int = 3,
         batch: int = 64,
-        share: float = 0.1,
+        share: float | None = None,
         rate: float = 5e-3,
         decay: float = 1e-3,
         anchor: float = 1.0,
@@ -64,7 +65,8 @@ class InstanceMil:
         self.loss: Loss = loss or self.default_loss
         if self.loss not in ("assertion", "bce", "gce"):
             raise CannotLearn(f"the loss is assertion, bce or gce, not {self.loss}")
-        self.epochs, self.patience, self.batch, self.share = epochs, patience, batch, share
+        self.epochs, self.patience, self.batch = epochs, patience, batch
+        self.share = self.default_share if share is None else share
         self.rate, self.decay = rate, decay
         self.anchor, self.doubt, self.outside, self.seed = anchor, doubt, outside, seed
         self.center_: Floats | None = None  # (d,)
@@ -249,6 +251,7 @@ class TopK(InstanceMil):
 
     name: ClassVar[str] = "top-k"
     default_loss: ClassVar[Loss] = "gce"
+    default_share: ClassVar[float] = 1.0  # the highest of some regions are not the highest of all
     top: ClassVar[int] = 5
 
     def pool(self, scores: Tensor, share: Tensor | float = 1.0) -> Tensor:

@@ -13,7 +13,7 @@ from phenotype.linking.mapper import CannotLearn, TermMapper
 from phenotype.linking.mappers import DEFAULT, MAPPERS
 
 # Fewer passes than by default: what is planted is easy, and the tests are many.
-NETWORK = {"epochs": 8, "rate": 0.01}
+NETWORK = {"epochs": 9, "rate": 0.01, "batch": 16}
 SETTINGS = {
     "patch-cnn": {"side": SIDE, "patches": 2500, "epochs": 4},
     "combined": {"epochs": 8, "ferns": 64},
