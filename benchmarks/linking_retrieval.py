@@ -74,10 +74,10 @@ def measure(work, seeds, share=1.0, mappers=MAPPERS, noises=NOISES):
             for name in mappers:
                 mapper = build(name, seed=seed, place=seen.axes).fit(bags)
                 # the map as `phenotype map` stores it is the profile that is searched
-                finish = Finish(seen, mapper, said, np.random.default_rng([seed, 29]))
+                finish = Finish(seen, mapper, name, said, np.random.default_rng([seed, 29]))
                 profile = np.zeros((len(features), len(ph.terms)), np.float32)
                 for i in (*ph.of("validation"), *ph.of("test")):
-                    profile[ph.rows(i)] = finish(i, mapper.score(seen.regions[i]))
+                    profile[ph.rows(i)] = finish(i, mapper.score(seen.of(i, name)))
                 strange = np.concatenate(seen.regions)
                 found += _ways(ph, features, strange, profile, seed, noise, name)
                 print(*(asdict(row) for row in found[-4:]), sep="\n", file=sys.stderr, flush=True)
