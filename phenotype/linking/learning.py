@@ -17,6 +17,7 @@ from phenotype.linking.location import Location
 from phenotype.linking.mapper import DENIED, POSSIBLE, PRESENT, STATES, UNMENTIONED, Bag, TermMapper
 from phenotype.linking.mappers import MAPPERS
 from phenotype.linking.maps import peak, pixel_boxes, pixel_map, side_of
+from phenotype.linking.neighbours import smoothed
 from phenotype.linking.places import Usual, cells
 from phenotype.models.files import read_manifest, read_tensors, write_manifest, write_tensors
 
@@ -52,6 +53,13 @@ class Regions:
     def positions(self) -> Floats:
         """Where in the body each region is (n, axes), 0 to 1."""
         return self.vectors[:, -self.axes :]
+
+    @property
+    def apart(self) -> NDArray[np.float64]:
+        """Positions (n, 3) by which regions are neighbours: of flat ones, only those of the same slice."""
+        if self.axes == 3:
+            return self.positions.astype(np.float64)
+        return np.hstack([self.slices[:, None], self.positions]).astype(np.float64)
 
     @property
     def places(self) -> NDArray[np.int64]:
@@ -130,8 +138,8 @@ class TermMappers:
         ]
 
     def profile(self, regions: Regions) -> Floats:
-        """How strongly each concept is seen in each region (n, concepts): in standard deviations above what is usual
-        at that place in images without it."""
+        """How strongly each concept is seen in each region and its neighbours (n, concepts): in standard deviations
+        above what is usual at that place in images without it."""
         return self._standardised(regions, describe(regions, self.look))
 
     def deletions(self, regions: Regions, profile: Floats) -> list[Deletion]:
@@ -153,7 +161,8 @@ class TermMappers:
 
     def _standardised(self, regions: Regions, described: Floats) -> Floats:
         group = self.group_of(regions)
-        return self.scores[group].deviations(regions.places, self.mappers[group].score(described))
+        scores = smoothed(self.mappers[group].score(described), regions.apart)
+        return self.scores[group].deviations(regions.places, scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +258,7 @@ def _usual_scores(
     """What each term usually scores at each place of images that have it not: denied, or if that is seldom said, at
     least not asserted. Told by a sample of the images learned from."""
     chosen = learned[np.sort(np.random.default_rng(seed).permutation(learned.size)[:_SAMPLE])].tolist()
-    profiles = {i: mapper.score(bags[i].regions) for i in chosen}
+    profiles = {i: smoothed(mapper.score(bags[i].regions), images[i][0].apart) for i in chosen}
     columns = []
     for term in range(bags[0].states.size):
         without_it = [i for i in chosen if bags[i].states[term] == DENIED]
