@@ -29,11 +29,12 @@ from phenotype.demo.lesions import radiograph
 from phenotype.demo.thorax import Thorax, draw_build
 from phenotype.demo.torso import EXTENT, T1, draw_torso, draw_warp
 from phenotype.demo.volume import draw_volume
+from phenotype.imaging import grids
 from phenotype.imaging.dicom import read_pixels
 from phenotype.imaging.files import FileRef
 from phenotype.imaging.geometry import directions
 from phenotype.imaging.masks import ct_lung_mask, lung_mask
-from phenotype.normalization import grids, radiographs
+from phenotype.normalization import radiographs
 from phenotype.normalization.follow import link_radiographs
 from phenotype.normalization.organs import read_labels
 from phenotype.normalization.templates import Template, normalize

@@ -16,7 +16,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 from sqlalchemy import delete, select, text
 from support import contents, differences, models, spoiled
 
@@ -45,7 +47,7 @@ stage = [
   {{run = "train", size = 16, steps = 30, batch_size = 8, checkpoint_every = 5}},
   {{run = "train", patch = 16, resolution = 64, patches = 4, steps = 30, batch_size = 8, checkpoint_every = 5}},
   {{run = "embed", resolution = 64}},
-  {{run = "normalize", steps = 3, spacing = 8}}, {{run = "weigh", least = 4}},
+  {{run = "normalize", steps = 3, spacing = 10, organs = '{organs}'}}, {{run = "weigh", least = 4}},
   {{run = "link", least = 4, ferns = 16, depth = 4}},
   {{run = "map"}}, {{run = "follow"}},
   {{run = "cluster", k_max = 3, min_cases = 5, resamples = 5}},
@@ -87,7 +89,12 @@ def empty(tmp_path_factory):
     folder = tmp_path_factory.mktemp("contract")
     write_export(folder / "export", studies=48, volumes=2, seed=5)
     pipeline = folder / "pipeline.toml"
-    pipeline.write_text(PIPELINE.format(export=folder / "export"), encoding="utf-8")
+    everywhere = sitk.GetImageFromArray(np.ones((4, 4, 4), np.uint8))  # one organ, wherever the reference lies
+    everywhere.SetSpacing((1000.0,) * 3)
+    everywhere.SetOrigin((-1500.0,) * 3)
+    sitk.WriteImage(everywhere, str(folder / "organs.nii.gz"))
+    told = PIPELINE.format(export=folder / "export", organs=folder / "organs.nii.gz")
+    pipeline.write_text(told, encoding="utf-8")
     open_database(f"sqlite:///{folder / 'x.db'}").close()
     return Place(folder, pipeline)
 

@@ -232,7 +232,8 @@ class Sections:
         for one in top:
             facts = [f"score {one.score:.3g}"] + ([f"patient's {one.side}"] if one.side in ("left", "right") else [])
             facts += ["midline"] if one.side == "midline" else []
-            facts += [f"{one.call} (probability {one.probability:.2f})"] if one.call and one.probability is not None else []
+            if one.call and one.probability is not None:
+                facts.append(f"{one.call} (probability {one.probability:.2f})")
             grid = pictures.region_map(one.scores, one.boxes, (128, 128))
             both = self._with_map(one.image, grid, scale, f"map of {evidence.name}")
             cards.append(_card(one.image, both, facts, reported))

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from phenotype.features.views import Look, Patches, Source, View, body_patches, read_views
 from phenotype.features.volumes import Volume, read_volume
+from phenotype.imaging.descriptors import contralateral, texture
 from phenotype.imaging.files import Unreadable
 from phenotype.models.base import ImageModel, Reduction, reduce_map
 from phenotype.models.calibrate import Calibration
@@ -83,9 +84,18 @@ def one_thread() -> Iterator[None]:
 
 
 def embed_image(
-    source: Source, whole: ImageModel, patches: ImageModel, *, look: Look, resolution: int, stride: int, slices: int
+    source: Source,
+    whole: ImageModel,
+    patches: ImageModel,
+    *,
+    look: Look,
+    resolution: int,
+    stride: int,
+    slices: int,
+    descriptors: str = "plain",
 ) -> EmbeddedImage:
-    """Embed an image and its regions. A region's vector is the patch model's code, its texture and its place.
+    """Embed an image and its regions. A region's vector is the patch model's code, what `descriptors` (see DESCRIPTORS)
+    tell of it, its texture and its place.
 
     Regions of a model of cubes are cubes of the whole study; their texture is that of their middle plane. `look` is
     that of the patch model.
@@ -94,9 +104,11 @@ def embed_image(
     views = read_views(source, sizes, slices, look.framing, look.window, look.within)
     codes = [whole.embed(_tensor(view.pixels[None])).numpy()[0] for view, *_ in views]
     if look.dims == 3:
-        regions_of = _cubes(read_volume(source, look), patches, stride)
+        regions_of = _cubes(read_volume(source, look), patches, stride, descriptors)
     else:
-        regions_of = (_regions(fine, body_patches(fine, patches.recipe.size, stride), patches) for _, fine in views)
+        regions_of = (
+            _regions(fine, body_patches(fine, patches.recipe.size, stride), patches, descriptors) for _, fine in views
+        )
     places, boxes, vectors = zip(*regions_of, strict=True)
     return EmbeddedImage(
         np.asarray(np.mean(codes, axis=0, dtype=np.float64), np.float32),
@@ -107,16 +119,28 @@ def embed_image(
 
 
 def _regions(
-    view: View, found: Patches, model: ImageModel, cubes: Floats | None = None
+    view: View, found: Patches, model: ImageModel, descriptors: str, cubes: Floats | None = None
 ) -> tuple[NDArray[np.int32], Floats, Floats]:
     """Slices (n,), boxes (n, 4) as fractions and vectors (n, e) of patches, or of the cubes whose middle they are."""
     codes = model.embed(_tensor(found.pixels if cubes is None else cubes)).numpy()
     corners = view.to_fractions(found.boxes.reshape(-1, 2, 2).astype(np.float64)).reshape(-1, 4)
     slices = np.full(len(found.boxes), view.slice, np.int32)
-    return slices, corners.astype(np.float32), np.hstack([codes, found.features])
+    return slices, corners.astype(np.float32), np.hstack([codes, _described(view, found, descriptors), found.features])
 
 
-def _cubes(volume: Volume, model: ImageModel, stride: int) -> Iterator[tuple[NDArray[np.int32], Floats, Floats]]:
+def _described(view: View, found: Patches, descriptors: str) -> Floats:
+    """What `descriptors` tell of each patch (n, d)."""
+    if descriptors == "plain":
+        return np.empty((len(found.boxes), 0), np.float32)
+    seen = texture(view.pixels, found.boxes)
+    if descriptors == "texture":
+        return seen
+    return np.hstack([seen, contralateral(seen, found.features[:, -2:])])
+
+
+def _cubes(
+    volume: Volume, model: ImageModel, stride: int, descriptors: str
+) -> Iterator[tuple[NDArray[np.int32], Floats, Floats]]:
     """Regions of a volume, layer by layer; all cubes of the layers where nothing is inside of any."""
     side, half = model.recipe.size, model.recipe.size // 2
     layers = range((len(volume.pixels) - side) % stride // 2, len(volume.pixels) - side + 1, stride)
@@ -129,7 +153,7 @@ def _cubes(volume: Volume, model: ImageModel, stride: int) -> Iterator[tuple[NDA
         found = body_patches(view, side, stride)
         corners = found.boxes[:, :2]
         cubes = np.stack([volume.pixels[start : start + side, r : r + side, c : c + side] for r, c in corners])
-        yield _regions(view, found, model, cubes)
+        yield _regions(view, found, model, descriptors, cubes)
 
 
 def score_image(

@@ -13,7 +13,7 @@ from db.queries.images import cohort_images, image_files
 from db.queries.labels import concept_ids, study_classes
 from db.tables import Anomaly, Cohort, Embedding, Image, Region, Run
 from db.write import insert_rows
-from phenotype.features.views import Look, Source
+from phenotype.features.views import DESCRIPTORS, Look, Source
 from phenotype.imaging.cache import cache_folder
 from phenotype.imaging.window import WINDOWS
 from phenotype.models import MODELS
@@ -222,12 +222,19 @@ class Embed(_PerImage):
     patches: str = run_of("train", "the model of patches", "cae-patch")
     stride: int = knob(8, "pixels of the view between patches")
     resolution: int = knob(128, "side of the view that patches are cut from")
+    descriptors: str = knob(
+        "paired",
+        "what a region is described by beside the model's code: "
+        + "; ".join(f"{name}: {what}" for name, what in DESCRIPTORS.items()),
+    )
 
     name: ClassVar[str] = "embed"
     results: ClassVar = (Region, Embedding)
 
     def resolve(self, session: Session, home: Path) -> Self:
         """With the kind of image that the models know."""
+        if self.descriptors not in DESCRIPTORS:
+            raise Refused("descriptors", f"'{self.descriptors}' describes nothing; use {', '.join(DESCRIPTORS)}")
         stage = super().resolve(session, home)
         kind, look = _as_learned(session, stage.whole)
         kind_of_patches, look_of_patches = _as_learned(session, stage.patches)
@@ -252,6 +259,7 @@ class Embed(_PerImage):
                     stride=self.stride,
                     slices=self.slices,
                     look=Look(**json.loads(self.look)),
+                    descriptors=self.descriptors,
                 )
                 for image, source in inputs.items()
             }

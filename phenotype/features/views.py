@@ -14,6 +14,12 @@ from phenotype.imaging.files import FileRef, Unreadable
 
 Floats = NDArray[np.float32]
 
+DESCRIPTORS = {
+    "plain": "nothing more",
+    "texture": "what filters see in it and around it",
+    "paired": "that, and its difference from the mirrored place of the body",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

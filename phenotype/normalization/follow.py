@@ -10,8 +10,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from phenotype.normalization import grids, images, radiographs
-from phenotype.normalization.grids import Grid
+from phenotype.imaging import grids
+from phenotype.imaging.grids import Grid
+from phenotype.normalization import images, radiographs
 from phenotype.normalization.images import Source
 from phenotype.normalization.spots import Places, Spot, TermSeen, score_at, spots
 from phenotype.normalization.volumes import likeness, register

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from phenotype.normalization import grids, images, organs, radiographs
-from phenotype.normalization.grids import Corner, Grid
+from phenotype.imaging import grids
+from phenotype.imaging.grids import Corner, Grid
+from phenotype.normalization import images, organs, radiographs
 from phenotype.normalization.images import Source, Space
 from phenotype.normalization.organs import OrganThere
 from phenotype.normalization.templates import normalize

@@ -12,8 +12,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from phenotype.normalization import grids
-from phenotype.normalization.grids import Corner
+from phenotype.imaging import grids
+from phenotype.imaging.grids import Corner
 
 FINEST_MM = 2.0  # voxels in which organs are laid onto an image
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from phenotype.normalization import grids
+from phenotype.imaging import grids
 
 KEPT = "organs.safetensors"  # in the folder of a run: what is drawn into its reference
 

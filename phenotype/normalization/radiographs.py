@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phenotype.imaging import masks, regions
+from phenotype.imaging import grids, masks, regions
+from phenotype.imaging.grids import Grid
 from phenotype.imaging.window import resize
-from phenotype.normalization import grids
-from phenotype.normalization.grids import Grid
 
 Floats = NDArray[np.float32]
 Points = NDArray[np.float64]

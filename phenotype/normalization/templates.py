@@ -11,8 +11,8 @@ kept. Directly first, since each link of a chain adds its own error: on images t
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from phenotype.normalization import grids
-from phenotype.normalization.grids import Grid
+from phenotype.imaging import grids
+from phenotype.imaging.grids import Grid
 from phenotype.normalization.volumes import Registration, Volume, quality, register
 
 DIRECT = "direct"

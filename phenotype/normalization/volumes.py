@@ -17,10 +17,10 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from phenotype.imaging import grids
 from phenotype.imaging.geometry import directions
+from phenotype.imaging.grids import Grid
 from phenotype.imaging.window import resample
-from phenotype.normalization import grids
-from phenotype.normalization.grids import Grid
 
 Floats = NDArray[np.float32]
 

@@ -14,7 +14,7 @@ from db.session import open_database
 from db.tables import Alignment, Concept, FollowUp, Image, Organ, Region, Run, Study, Task, TermMap, Track
 from db.write import insert_rows
 from phenotype.demo.export import write_export
-from phenotype.normalization import grids
+from phenotype.imaging import grids
 from phenotype.normalization.places import elsewhere, kept_organs
 from phenotype.pipeline import Step, make_stage, run_step
 from phenotype.stage import Refused, model_folder

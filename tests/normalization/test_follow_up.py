@@ -5,7 +5,7 @@ import pytest
 
 from phenotype.demo.lesions import radiograph
 from phenotype.demo.thorax import Thorax, View, draw_build
-from phenotype.normalization import grids
+from phenotype.imaging import grids
 from phenotype.normalization.follow import Link, Viewed, follow, link_radiographs
 from phenotype.normalization.images import Source
 from phenotype.normalization.spots import Places, TermSeen, raster, score_at, spots

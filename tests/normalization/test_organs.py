@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from phenotype.imaging import grids
 from phenotype.imaging.geometry import directions
-from phenotype.normalization import grids
 from phenotype.normalization.organs import on_image, read_labels, read_names
 
 AXIAL = directions((1, 0, 0, 0, 1, 0))

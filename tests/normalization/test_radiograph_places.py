@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from phenotype.demo.lesions import radiograph
 from phenotype.demo.thorax import Thorax, View, draw_build
-from phenotype.normalization import grids
+from phenotype.imaging import grids
 from phenotype.normalization.radiographs import LUNGS, Placed, landmarks, place, place_by_body, thorax
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phenotype.demo.torso import EXTENT, ORGANS, T1, draw_torso, draw_warp
-from phenotype.normalization import grids
+from phenotype.imaging import grids
 from phenotype.normalization.volumes import Registration, Volume, prepare, quality, register
 
 SHAPE = (48, 40, 50)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phenotype.demo.torso import EXTENT, ORGANS, draw_torso, draw_warp
-from phenotype.normalization import grids
+from phenotype.imaging import grids
 from phenotype.normalization.choice import Described, most_complete, unlike
 from phenotype.normalization.templates import DIRECT, Template, normalize
 from phenotype.normalization.volumes import prepare, register

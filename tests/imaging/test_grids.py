@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from phenotype.normalization import grids
+from phenotype.imaging import grids
 
 
 def bent(shape, seed, strength=0.05):
