@@ -6,6 +6,7 @@ from typing import Any
 from phenotype.linking.attention import GatedAttention
 from phenotype.linking.combined import Combined
 from phenotype.linking.inherited import InheritedLogistic
+from phenotype.linking.linear import Linear
 from phenotype.linking.location import Location
 from phenotype.linking.mil import LogSumExp, NoisyOr, TopK
 from phenotype.linking.patch_cnn import PatchCnn
@@ -19,6 +20,7 @@ MAPPERS: dict[str, type[Any]] = {
     "noisy-or": NoisyOr,
     "log-sum-exp": LogSumExp,
     "top-k": TopK,
+    "linear": Linear,  # for some hundred images, and features that compare one side of the body with the other
     "attention": GatedAttention,  # baselines from here on
     "inherited-logistic": InheritedLogistic,
     "patch-cnn": PatchCnn,  # takes patches for features (Schlegl et al. 2015)
