@@ -48,7 +48,7 @@ def texture(pixels: Floats, boxes: NDArray[np.integer], scales: Sequence[float] 
     borders. Boxes are top, left, bottom, right in pixels, the last two exclusive; an empty one is a ValueError.
     """
     seen = channels(pixels)
-    return np.hstack([_in_logarithms(over_boxes(seen, _scaled(boxes, scale, pixels.shape))) for scale in scales])
+    return np.hstack([in_logarithms(over_boxes(seen, _scaled(boxes, scale, pixels.shape))) for scale in scales])
 
 
 def channels(pixels: Floats) -> Floats:
@@ -160,8 +160,8 @@ def contralateral(vectors: Floats, positions: NDArray[np.floating]) -> Floats:
     return np.asarray(vectors - vectors[nearest], np.float32)
 
 
-def _in_logarithms(means: Floats) -> Floats:
-    """Strengths span orders of magnitude, and a share more is a share more at any of them."""
+def in_logarithms(means: Floats) -> Floats:
+    """Means (n, len(CHANNELS)), those of strengths as logarithms: a share more is a share more of any strength."""
     # differences of sums may lie a rounding below 0
     return np.where(_LOGARITHMS, np.log(np.maximum(means, 0) + np.float32(LEAST)), means)
 
