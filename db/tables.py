@@ -579,7 +579,7 @@ class Region(Base):
     count: Mapped[int]
     slices: Mapped[NDArray[Any]]  # (n,) int32: the slice of the image that each region lies in; 0 for a radiograph
     boxes: Mapped[NDArray[Any]]  # (n, 4) float32: top, left, bottom, right as fractions of the image's rows and columns
-    # of supervoxels: (slices, rows, columns) int32 over the whole image, 0 or the number of the region, counted from 1
+    # of supervoxels: (slices, rows, columns) int32 over the image, coarser than it: 0, or the region counted from 1
     labels: Mapped[NDArray[Any] | None] = mapped_column(Array)
 
 
@@ -789,7 +789,7 @@ class ExpertRegion(Base):
     left: Mapped[float]
     bottom: Mapped[float]
     right: Mapped[float]
-    mask: Mapped[NDArray[Any] | None] = mapped_column(Array)  # (rows, columns) bool over the whole slice
+    mask: Mapped[NDArray[Any] | None] = mapped_column(Array)  # (rows, columns) bool over the whole slice, 512 at most
 
 
 class Agreement(Base):

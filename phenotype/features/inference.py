@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from phenotype.features.supervoxels import divide_views, divide_volume
 from phenotype.features.views import Look, Patches, Source, View, body_patches, read_views
 from phenotype.features.volumes import Volume, read_volume
 from phenotype.imaging.descriptors import contralateral, texture
@@ -31,12 +32,14 @@ HALF = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedImage:
-    """The vector of an image (d,) and of its n regions (n, e), their slices (n,) and boxes (n, 4) as fractions."""
+    """The vector of an image (d,) and of its n regions (n, e), their slices (n,) and boxes (n, 4) as fractions; of
+    supervoxels their label map (slices, rows, columns) too."""
 
     whole: Floats
     slices: NDArray[np.int32]
     boxes: Floats
     regions: Floats
+    labels: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +96,25 @@ def embed_image(
     stride: int,
     slices: int,
     descriptors: str = "plain",
+    regions: str = "patches",
 ) -> EmbeddedImage:
     """Embed an image and its regions. A region's vector is the patch model's code, what `descriptors` (see DESCRIPTORS)
     tell of it, its texture and its place.
 
     Regions of a model of cubes are cubes of the whole study; their texture is that of their middle plane. `look` is
-    that of the patch model.
+    that of the patch model. Of `regions` "supervoxels", `stride` is the side, and they are described in a way of their
+    own (`features.supervoxels`).
     """
     sizes = [whole.recipe.size] + [resolution] * (look.dims == 2)
     views = read_views(source, sizes, slices, look.framing, look.window, look.within)
     codes = [whole.embed(_tensor(view.pixels[None])).numpy()[0] for view, *_ in views]
+    code = np.asarray(np.mean(codes, axis=0, dtype=np.float64), np.float32)
+    if regions == "supervoxels":
+        if look.dims == 3:
+            found = divide_volume(read_volume(source, look), patches, stride)
+        else:
+            found = divide_views([fine for _, fine in views], patches, stride)
+        return EmbeddedImage(code, found.slices, found.boxes, found.vectors, found.labels)
     if look.dims == 3:
         regions_of = _cubes(read_volume(source, look), patches, stride, descriptors)
     else:
@@ -111,7 +123,7 @@ def embed_image(
         )
     places, boxes, vectors = zip(*regions_of, strict=True)
     return EmbeddedImage(
-        np.asarray(np.mean(codes, axis=0, dtype=np.float64), np.float32),
+        code,
         np.concatenate(places),
         np.concatenate(boxes),
         np.concatenate(vectors).astype(np.float32),

@@ -220,11 +220,12 @@ class Embed(_PerImage):
 
     whole: str = run_of("train", "the model of whole images", "cae-image")
     patches: str = run_of("train", "the model of patches", "cae-patch")
-    stride: int = knob(8, "pixels of the view between patches")
+    regions: str = knob("patches", "patches on a grid, or supervoxels, which follow what is in the image")
+    stride: int = knob(8, "pixels of the view between patches; the side of supervoxels")
     resolution: int = knob(128, "side of the view that patches are cut from")
     descriptors: str = knob(
         "paired",
-        "what a region is described by beside the model's code: "
+        "what a patch is described by beside the model's code: "
         + "; ".join(f"{name}: {what}" for name, what in DESCRIPTORS.items()),
     )
 
@@ -233,6 +234,8 @@ class Embed(_PerImage):
 
     def resolve(self, session: Session, home: Path) -> Self:
         """With the kind of image that the models know."""
+        if self.regions not in ("patches", "supervoxels"):
+            raise Refused("regions", f"'{self.regions}' are no regions; use 'patches' or 'supervoxels'")
         if self.descriptors not in DESCRIPTORS:
             raise Refused("descriptors", f"'{self.descriptors}' describes nothing; use {', '.join(DESCRIPTORS)}")
         stage = super().resolve(session, home)
@@ -260,6 +263,7 @@ class Embed(_PerImage):
                     slices=self.slices,
                     look=Look(**json.loads(self.look)),
                     descriptors=self.descriptors,
+                    regions=self.regions,
                 )
                 for image, source in inputs.items()
             }
@@ -267,7 +271,10 @@ class Embed(_PerImage):
     def store(self, session: Session, outputs: dict[str, Any]) -> None:
         """One row an image in Region and in Embedding."""
         ids = {image: {"run_id": self.run_id, "image_id": image} for image in outputs}
-        places = [ids[i] | {"count": len(e.slices), "slices": e.slices, "boxes": e.boxes} for i, e in outputs.items()]
+        places = [
+            ids[i] | {"count": len(e.slices), "slices": e.slices, "boxes": e.boxes, "labels": e.labels}
+            for i, e in outputs.items()
+        ]
         vectors = [ids[i] | {"whole": e.whole, "regions": e.regions} for i, e in outputs.items()]
         insert_rows(session, Region, places)
         insert_rows(session, Embedding, vectors)
