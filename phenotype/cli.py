@@ -207,7 +207,9 @@ def demo(
         beside.rename(export)
     url = f"sqlite:///{out / 'phenotype.db'}"
     pipeline = out / "pipeline.toml"
-    pipeline.write_text(STANDARD.format(name=pipeline, sources="'export'") + VOLUMES, encoding="utf-8")
+    told = STANDARD.format(name=pipeline, sources="'export'") + VOLUMES
+    coarse = 'run = "normalize"\nspacing = 8.0  # phantoms are smooth'
+    pipeline.write_text(told.replace('run = "normalize"', coarse), encoding="utf-8")
     run_steps(
         Settings(url, out / "phenotype.files", settings.executor, settings.quiet), read_pipeline(pipeline), strict=False
     )
