@@ -1,7 +1,7 @@
 """Ferns and a multiple-instance network together: the default.
 
 Ferns count, so that wrong reports wash out, and cover extended findings that are bound to a place; the network finds
-small, focal ones that counting drowns. The sum of both in standard deviations is better than either.
+small, focal ones that counting drowns. The sum of both in standard deviations bears wrong reports better than either.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,22 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from phenotype.linking.evidence import image_score
+from phenotype.linking.attention import GatedAttention
 from phenotype.linking.mapper import Bag, CannotLearn, Stack, stack
 from phenotype.linking.mil import InstanceMil, NoisyOr
 from phenotype.linking.profiles import Ferns
 
 Doubles = NDArray[np.float64]
 
+PARTNERS: dict[str, type[InstanceMil]] = {"attention": GatedAttention, "noisy-or": NoisyOr}
+
 _SAMPLE = 50_000  # regions whose scores tell mean and spread
 
 
 class Combined:
-    """Sum of the scores of ferns and of a noisy-or network, each in standard deviations over the regions learned from.
+    """Sum of the scores of ferns and of a network, each in standard deviations over the regions learned from.
 
+    partner    the network: "attention", gated, with the likelihood of the report's words as loss, or "noisy-or"
     share      weight of the ferns, 0 to 1; the rest is the network's
     informed   whether the ferns inherit what the network, asked about images that it has not seen, and the report
                together make of each term, instead of the report's probabilities alone. It helps where the network is
@@ -30,11 +33,11 @@ class Combined:
     """
 
     name: ClassVar[str] = "combined"
-    partner: ClassVar[type[InstanceMil]] = NoisyOr
 
     def __init__(
         self,
         *,
+        partner: str = "attention",
         share: float = 0.5,
         ferns: int = 128,
         depth: int = 8,
@@ -49,9 +52,13 @@ class Combined:
     ) -> None:
         if not 0 <= share <= 1:
             raise CannotLearn("share lies between 0 and 1")
-        self.share, self.informed = share, informed
+        if partner not in PARTNERS:
+            raise CannotLearn(f"the partner of the ferns is {' or '.join(PARTNERS)}, not {partner}")
+        self.partner, self.share, self.informed = partner, share, informed
         self.ferns_ = Ferns(ferns=ferns, depth=depth, smoothing=smoothing, place=place, repeat=repeat, seed=seed)
-        self.network_: InstanceMil = self.partner(hidden=hidden, epochs=epochs, anchor=anchor, seed=seed)
+        self.network_: InstanceMil = PARTNERS[partner](
+            loss="assertion", hidden=hidden, epochs=epochs, anchor=anchor, seed=seed
+        )
         self.regions_: Doubles = np.zeros((0, 0))  # (2 mappers, mean and spread, n_terms) of regions' scores
         self.images_: Doubles = np.zeros((0, 0))  # the same of images' scores
 
@@ -74,21 +81,12 @@ class Combined:
         return self.network_.posterior_
 
     def _usual(self, told: Stack) -> tuple[Doubles, Doubles]:
-        starts = np.concatenate([[0], np.cumsum(told.sizes)])
-        step = -(-int(starts[-1]) // _SAMPLE)
-        chosen = range(0, len(told.sizes), step)
-        regions, images = [], []
-        for mapper in (self.ferns_, self.network_):
-            matrix = np.concatenate([told.regions[starts[i] : starts[i + 1]] for i in chosen])
-            scores = np.split(mapper.score(matrix), np.cumsum(told.sizes[::step])[:-1])
-            pooled = np.stack([self._of_image(mapper, own) for own in scores])
-            regions.append(_mean_and_spread(np.concatenate(scores)))
-            images.append(_mean_and_spread(pooled))
+        parts = np.split(told.regions, np.cumsum(told.sizes)[:-1])
+        chosen = parts[:: -(-len(told.regions) // _SAMPLE)]
+        both = (self.ferns_, self.network_)
+        regions = [_mean_and_spread(np.concatenate([mapper.score(own) for own in chosen])) for mapper in both]
+        images = [_mean_and_spread(np.stack([mapper.image_score(own) for own in chosen])) for mapper in both]
         return np.stack(regions), np.stack(images)
-
-    @staticmethod
-    def _of_image(mapper: Ferns | InstanceMil, scores: Doubles) -> Doubles:
-        return image_score(scores, top=mapper.top) if isinstance(mapper, Ferns) else mapper.pooled(scores)
 
     def score(self, regions: ArrayLike) -> Doubles:
         """Standard deviations above the mean region, ferns' and network's by their shares."""
@@ -98,8 +96,7 @@ class Combined:
     def image_score(self, regions: ArrayLike) -> Doubles:
         """Standard deviations above the mean image."""
         self._learned()
-        scores = [self._of_image(mapper, mapper.score(regions)) for mapper in (self.ferns_, self.network_)]
-        return self._sum(scores, self.images_)
+        return self._sum([self.ferns_.image_score(regions), self.network_.image_score(regions)], self.images_)
 
     def _sum(self, scores: Sequence[Doubles], usual: Doubles) -> Doubles:
         weights = (self.share, 1 - self.share)
@@ -115,19 +112,26 @@ class Combined:
         """Both mappers, and how their scores add up."""
         self._learned()
         arrays = {f"ferns/{name}": value for name, value in self.ferns_.to_arrays().items()}
+        partner = np.array([list(PARTNERS).index(self.partner)], np.int64)
         arrays |= {f"network/{name}": value for name, value in self.network_.to_arrays().items()}
-        return arrays | {"regions": self.regions_, "images": self.images_, "share": np.array([self.share])}
+        return arrays | {
+            "regions": self.regions_,
+            "images": self.images_,
+            "share": np.array([self.share]),
+            "partner": partner,
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The mapper that `to_arrays` described."""
         try:
-            found = cls(share=float(arrays["share"][0]))
+            partner = list(PARTNERS)[int(arrays["partner"][0])]
+            found = cls(partner=partner, share=float(arrays["share"][0]))
             found.regions_, found.images_ = np.asarray(arrays["regions"]), np.asarray(arrays["images"])
         except KeyError as missing:
             raise CannotLearn(f"these arrays are no {cls.__name__}: {missing} is missing") from None
         found.ferns_ = Ferns.from_arrays(_below(arrays, "ferns/"))
-        found.network_ = cls.partner.from_arrays(_below(arrays, "network/"))
+        found.network_ = PARTNERS[partner].from_arrays(_below(arrays, "network/"))
         return found
 
 

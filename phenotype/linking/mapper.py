@@ -47,7 +47,10 @@ class TermMapper(Protocol):
         ...
 
     def score(self, regions: ArrayLike) -> NDArray[np.float64]:
-        """Scores (n, n_terms) of regions (n, d): higher where more of the term is seen. No unit."""
+        """Scores (n, n_terms) of the regions (n, d) of one image: higher where more of the term is seen. No unit.
+
+        Attention is shared out among the regions given: those of several images together score otherwise.
+        """
         ...
 
     def image_score(self, regions: ArrayLike) -> NDArray[np.float64]:

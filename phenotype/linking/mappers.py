@@ -15,7 +15,7 @@ from phenotype.linking.profiles import Ferns
 DEFAULT = "combined"
 
 MAPPERS: dict[str, type[Any]] = {
-    "combined": Combined,  # the default: ferns and noisy-or
+    "combined": Combined,  # the default: ferns and a network
     "ferns": Ferns,  # semantic profiles (Hofmanninger and Langs 2015)
     "noisy-or": NoisyOr,
     "log-sum-exp": LogSumExp,

@@ -6,8 +6,8 @@ What makes it bear wrong reports is the loss: by default the likelihood of the r
 patients. What a network makes of its held-out third decides when it has learned enough and whether it is kept, and is
 what the emission table is re-estimated from: probabilities of images learned from would agree with any report.
 
-Scores of instances and not weights of attention are the map: attention says what the network looked at, and is no
-measure of the finding (see the baseline in `attention`).
+Scores of instances and not weights of attention alone are the map: attention says what the network looked at, and is no
+measure of the finding (see `attention`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,7 +123,7 @@ class InstanceMil:
     # ---------------------------------------------------------------- scoring
 
     def score(self, regions: ArrayLike) -> NDArray[np.float64]:
-        """Log-odds that the region alone makes the report assert the term: the mean of the networks'."""
+        """What each region shows of each term, as the kind says (`seen`): the mean of the networks'."""
         matrix = finite(regions, self._width())
         if not len(matrix):
             return np.zeros((0, self.silent_.size))
@@ -139,11 +139,6 @@ class InstanceMil:
         with one_thread(), torch.inference_mode():
             pooled = [self.pool(out[None])[0].double().numpy() for out in self._outputs(matrix)]
         return np.where(self.silent_, 0.0, np.mean(pooled, axis=0))
-
-    def pooled(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score (n_terms,) of an image of the scores (n, n_terms) of its regions: quicker than from the regions."""
-        with one_thread(), torch.inference_mode():
-            return np.where(self.silent_, 0.0, self.pool(torch.from_numpy(scores)[None])[0].numpy())
 
     def _outputs(self, matrix: Floats) -> Iterator[Tensor]:
         for weights in self.networks_:
@@ -226,6 +221,14 @@ class NoisyOr(InstanceMil):
         """log(P / (1 - P)) with log(1 - P) the sum of log(1 - p_i)."""
         total = (functional.softplus(scores).sum(dim=1) / share).clamp_min(1e-6)
         return total + torch.log(-torch.expm1(-total))
+
+    def seen(self, outputs: Tensor) -> Tensor:
+        """The evidence -log(1 - p_i) of each region, which adds up to that of the image.
+
+        Where regions are averaged or compared with others, evidence says more than log-odds: of these, what a region
+        without the term happens to score far below zero would count as much as what one with it scores above.
+        """
+        return functional.softplus(outputs)
 
     def start(self, network: nn.Module, prevalence: Tensor, size: float) -> None:
         """Each region shows the term so seldom that the whole image does with the prevalence."""
