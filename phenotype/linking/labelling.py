@@ -8,7 +8,8 @@ trusted is learned from how they agree, concept by concept (A. P. Dawid and A. M
 Who says nothing says nothing: an abstention counts neither for nor against, and where all abstain there is no
 probability. Against the known faults of label models: the prevalence is estimated but kept near what the labellers say,
 so that a rare concept is not drawn to one half nor to nothing; a labeller can at worst be worthless and never reversed;
-labellers that say the same, since one learned from the other, share one voice.
+labellers that say the same, since one learned from the other, share one voice; and nobody is overruled by the balance
+of a concept where none contradicts.
 """
 
 import csv
@@ -29,9 +30,10 @@ Labeller = Callable[[str, Sequence[Vote]], Mapping[str, float]]
 
 _VALUES = {"present": (1.0, 0.0, 0.0), "uncertain": (0.0, 1.0, 0.0), "absent": (0.0, 0.0, 1.0)}
 # What a labeller of whom nothing is known says where a concept is there, and where it is not: rather right than not.
-_FIRST = np.array([[0.75, 0.15, 0.10], [0.05, 0.10, 0.85]])
-_OF_ALL, _OF_CONCEPTS = 10.0, 20.0  # studies that this counts as, and that the mean over the concepts counts as
-_BALANCE = 20.0  # studies that the share of asserting votes counts as, for the prevalence
+_FIRST = np.array([[0.80, 0.12, 0.08], [0.03, 0.07, 0.90]])
+_OF_ALL, _OF_CONCEPTS = 300.0, 40.0  # studies that this counts as, and that the mean over the concepts counts as
+_BALANCE = 100.0  # studies that the share of asserting votes counts as, for the prevalence
+_UNANIMOUS = 0.75  # what nobody contradicts is at least so probable, or, denied, so improbable
 _ALIKE = 0.9  # agreement from which two labellers are taken to be less than two
 
 
@@ -163,13 +165,16 @@ def label_model(says: Doubles, *, steps: int = 50) -> tuple[Doubles, Doubles]:
     share = np.clip((asserting * known).sum(axis=0) / np.maximum(counted, 1), 0.01, 0.99)
     probable = np.where(known, np.clip(asserting, 0.05, 0.95), share)
     tables = np.broadcast_to(_FIRST, (*says.shape[1:3], 2, 3))
+    asserted, denied = says[..., 0].sum(axis=2), says[..., 2].sum(axis=2)
+    least = np.where((asserted > speakers / 2) & (denied == 0), _UNANIMOUS, 0.0)
+    most = np.where((denied == speakers) & known, 1 - _UNANIMOUS, 1.0)
     for _ in range(steps):
         before = probable
         tables = _tables(says, probable)
         balance = ((probable * known).sum(axis=0) + _BALANCE * share) / (counted + _BALANCE)
         odds = np.log(balance / (1 - balance))
         evidence = np.einsum("nclv,cl,clv->nc", says, voice, np.log(tables[..., 0, :] / tables[..., 1, :]))
-        probable = 1 / (1 + np.exp(-np.clip(odds + evidence, -30, 30)))
+        probable = np.clip(1 / (1 + np.exp(-np.clip(odds + evidence, -30, 30))), least, most)
         if np.abs(probable - before).max(initial=0.0) < 1e-6:
             break
     return np.where(known, probable, np.nan), tables

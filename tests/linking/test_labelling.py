@@ -152,3 +152,23 @@ def test_functions_and_tables_of_the_user_vote(tmp_path):
         table.write_text(content)
         with pytest.raises(BadVotes, match=message):
             read_votes(table)
+
+
+def test_what_nobody_contradicts_is_not_overruled_by_a_rare_balance():
+    """As in reports: rules that speak of nearly all, sections that say the same, a concept in one of fourteen studies,
+    and another that is mentioned only where it is there, or denied by "all is normal"."""
+    studies = [f"s{i}" for i in range(195)]
+    votes = []
+    for i, study in enumerate(studies):
+        rare, seldom_said = i % 14 == 0, i % 5 == 0
+        said = ("present", 0.95) if rare else ("absent", 0.0)
+        votes += [Vote(study, "rare", labeller, *said) for labeller in ("rules", "findings")]
+        if seldom_said:
+            votes += [Vote(study, "seldom said", labeller, "present", 0.95) for labeller in ("rules", "findings")]
+        elif i % 2:
+            votes.append(Vote(study, "seldom said", "rules", "absent", 0.0))
+    weak = combine(votes, studies, ["rare", "seldom said"])
+    for column, there in ((0, np.arange(195) % 14 == 0), (1, np.arange(195) % 5 == 0)):
+        spoken = np.isfinite(weak.probabilities[:, column])
+        assert weak.probabilities[there & spoken, column].min() >= 0.75
+        assert weak.probabilities[~there & spoken, column].max() <= 0.25
