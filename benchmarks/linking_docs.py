@@ -134,8 +134,8 @@ def _aims(entries):
                 if others:
                     best = max(others, key=lambda other: other["region_auroc"]["mean"])
                     lines.append(
-                        f"| {noise}: interval above that of every other mapper, {told} | {_written(mine, True)}, best of "
-                        f"the others `{best['mapper']}`, {_written(best['region_auroc'], True)} | "
+                        f"| {noise}: interval above that of every other mapper, {told} | {_written(mine, True)}, best "
+                        f"of the others `{best['mapper']}`, {_written(best['region_auroc'], True)} | "
                         f"{_yes(all(mine['low'] > other['region_auroc']['high'] for other in others))} |"
                     )
             if entry["deletion_passed"] is not None:
