@@ -77,12 +77,14 @@ def test_every_stage_has_done_its_work(done):
         "images": "image_view",
         "reports": "report_view WHERE match = 'matched'",
         "anomalies": "anomaly_view WHERE model = 'f-anogan-image'",
-        "mapped": "(SELECT DISTINCT image FROM term_map_view)",
         "members": "membership_view",
     }
     queries = ", ".join(f"(SELECT count(*) FROM {view}) AS {name}" for name, view in counted.items())
     (counts,) = ask(folder, f"SELECT {queries}, (SELECT count(*) FROM failure_view) AS failures")
     assert counts == dict.fromkeys(counted, STUDIES) | {"failures": 0}
+    mapped = "(SELECT count(DISTINCT image) FROM term_map_view) AS mapped"
+    (places,) = ask(folder, f"SELECT {mapped}, (SELECT sum(accepted) FROM alignment_view) AS accepted")
+    assert places["mapped"] == places["accepted"] >= STUDIES - 3  # what has no place in the common space has no map
 
 
 def test_findings_agree_with_the_readings(done):

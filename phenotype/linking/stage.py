@@ -193,6 +193,8 @@ class Link(Fit):
                 "smoothing": self.smoothing,
                 "repeat": self.location,
                 "place": link.images[0][0].axes,
+                # attention is shared out among all regions of an image and cannot be told where not to look
+                "partner": "noisy-or" if any(told.where is not None for _, told in link.images) else "attention",
                 "unmentioned_weight": self.unmentioned_weight,
                 "unmentioned_probability": self.unmentioned_probability,
                 "seed": self.seed,
