@@ -10,6 +10,7 @@ Scores of instances and not weights of attention alone are the map: attention sa
 measure of the finding (see `attention`).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -26,7 +27,7 @@ from phenotype.linking.training import Loss, one_thread, train
 _CHUNK = 65_536  # regions scored at once
 
 
-class InstanceMil:
+class InstanceMil(ABC):
     """Base of the mappers that pool scores of regions; a kind says how (`pool`).
 
     hidden        units of the network's one hidden layer
@@ -79,12 +80,12 @@ class InstanceMil:
 
     # ---------------------------------------------------------------- what a kind says
 
+    @abstractmethod
     def pool(self, scores: Tensor, share: Tensor | float = 1.0) -> Tensor:
         """Logits of images (bags, n_terms) from scores of their regions (bags, regions, n_terms), padded with -inf.
 
         `share` tells how much of each image these regions are.
         """
-        raise NotImplementedError
 
     def network(self, d: int, terms: int) -> nn.Module:
         """From standardised regions (n, d) to their outputs, the scores (n, n_terms) for most kinds."""
