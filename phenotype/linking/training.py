@@ -16,13 +16,12 @@ from phenotype.linking.emission import Emission, anchored, estimate
 from phenotype.linking.mapper import DENIED, POSSIBLE, CannotLearn, Floats, Stack
 
 Doubles = NDArray[np.float64]
-Loss = Literal["assertion", "bce", "gce"]
+Loss = Literal["assertion", "bce"]
 
 PARTS = 3  # networks; each is trained without one part of the patients
 _JUDGED = 3  # passes between two judgements, which look at all regions and take longer than a pass
 _ALL = slice(None)  # regions of an image
 _FEW = 16  # regions of an image that are looked at in a pass, at least
-_SURE = 0.7  # exponent of the generalised cross entropy, its authors' choice
 
 
 class Kind(Protocol):
@@ -102,12 +101,10 @@ def train(kind: Kind, told: Stack, regions: Tensor, active: NDArray[np.bool_]) -
     anchor = anchored(told.states, told.probabilities, doubt=kind.doubt)
     bags = _Bags(told, regions)
     prevalence = torch.from_numpy(np.clip(anchor.prevalence, 0.01, 0.99)).float()
-    # the generalised cross entropy hardly moves where it disagrees with a report: it begins undecided
-    begin = torch.full_like(prevalence, 0.5) if kind.loss == "gce" else prevalence
     members = []
     for number in range(int(part.max()) + 1):
         network = kind.network(regions.shape[1], active.size)
-        kind.start(network, begin, float(told.sizes.mean()))
+        kind.start(network, prevalence, float(told.sizes.mean()))
         optimiser = torch.optim.AdamW(network.parameters(), lr=kind.rate, weight_decay=kind.decay, fused=True)
         members.append(_Member(network, optimiser, np.flatnonzero(part != number), np.flatnonzero(part == number)))
     rng = np.random.default_rng(kind.seed)
@@ -180,10 +177,6 @@ class _Loss:
         """Loss (chosen,) of images by their logits (chosen, n_terms)."""
         if self.kind.loss == "assertion":
             each = _unlikely(logits, self.logs[0][chosen], self.logs[1][chosen])
-        elif self.kind.loss == "gce":
-            y = self.probabilities[chosen]
-            p = torch.sigmoid(logits).clamp(1e-6, 1 - 1e-6)
-            each = (y * (1 - p**_SURE) + (1 - y) * (1 - (1 - p) ** _SURE)) / _SURE
         else:
             each = functional.binary_cross_entropy_with_logits(logits, self.probabilities[chosen], reduction="none")
         return torch.where(self.active, each, 0.0).sum(dim=1)
