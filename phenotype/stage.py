@@ -41,6 +41,7 @@ __all__ = [
     "done_by",
     "knob",
     "model_folder",
+    "newest_run",
     "run_of",
     "run_stage",
     "tell",
@@ -231,6 +232,14 @@ def find_run(session: Session, stage: str, name: str) -> str:
         hint = f"`phenotype {stage}` makes one, `phenotype status` lists them"
         raise Refused("run", f"no run of '{stage}' that has done something {what}: {hint}")
     return matches[0]
+
+
+def newest_run(session: Session, stage: str, **recipe: str) -> str:
+    """The newest run of a stage that has done something and has these things in its recipe; empty where none has."""
+    fruitful = exists().where(Task.run_id == Run.id, Task.state == "done")
+    runs = select(Run).where(Run.stage == stage, fruitful).order_by(Run.opened_at.desc(), Run.id)
+    fitting = (r.id for r in session.scalars(runs) if all(r.recipe.get(key) == own for key, own in recipe.items()))
+    return next(fitting, "")
 
 
 @cache

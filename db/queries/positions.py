@@ -90,6 +90,17 @@ def geometries(session: Session, ids: Sequence[str] | None = None, *, run_id: st
     return found
 
 
+def accepted_places(session: Session, run_id: str, ids: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Of those of these images that a run of `normalize` has accepted, where the points of the space lie in them."""
+    found: dict[str, NDArray[Any]] = {}
+    for i in range(0, len(ids), CHUNK):
+        query = select(Alignment.image_id, Alignment.backward).where(
+            Alignment.run_id == run_id, Alignment.accepted, Alignment.image_id.in_(ids[i : i + CHUNK])
+        )
+        found |= {row.image_id: row.backward for row in session.execute(query)}
+    return found
+
+
 def _geometry(image: Image, patient: str, day: date | None, position: list[float] | None) -> ImageGeometry:
     shape = (image.slices, image.rows, image.columns)
     return ImageGeometry(

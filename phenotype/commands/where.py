@@ -63,7 +63,7 @@ def _organs(start: Lying, folder: Path) -> tuple[NDArray[Any], dict[int, str]] |
     from phenotype.normalization.places import kept_organs
 
     if start.kind == "radiograph":
-        from phenotype.normalization.radiographs import thorax
+        from phenotype.imaging import thorax
 
-        return thorax(), LUNGS
+        return thorax.lungs(), LUNGS
     return kept_organs(folder)

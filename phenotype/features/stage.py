@@ -11,18 +11,34 @@ from sqlalchemy.orm import Session
 
 from db.queries.images import cohort_images, image_files
 from db.queries.labels import concept_ids, study_classes
-from db.tables import Anomaly, Cohort, Embedding, Image, Region, Run
+from db.queries.positions import accepted_places
+from db.tables import Alignment, Anomaly, Cohort, Embedding, Image, Region, Run
 from db.write import insert_rows
 from phenotype.features.views import DESCRIPTORS, Look, Source
 from phenotype.imaging.cache import cache_folder
+from phenotype.imaging.thorax import window_of
 from phenotype.imaging.window import WINDOWS
 from phenotype.models import MODELS
-from phenotype.stage import Fit, Refused, Stage, Subjects, done_by, find_run, knob, model_folder, run_of, tell
+from phenotype.stage import (
+    Fit,
+    Refused,
+    Stage,
+    Subjects,
+    done_by,
+    find_run,
+    knob,
+    model_folder,
+    newest_run,
+    run_of,
+    tell,
+)
 
 
-def _sources(session: Session, home: str, ids: list[str]) -> dict[str, Source]:
+def _sources(session: Session, home: str, ids: list[str], space: str) -> dict[str, Source]:
+    """Where images lie, by id; with a `space`, a run of normalize, also where radiographs show the thorax."""
     cache = cache_folder(Path(home)) if home else None
-    return {i: Source(f.kind, f.modality, f.files, cache) for i, f in image_files(session, ids).items()}
+    windows = {i: window_of(found) for i, found in accepted_places(session, space, ids).items()} if space else {}
+    return {i: Source(f.kind, f.modality, f.files, cache, windows.get(i)) for i, f in image_files(session, ids).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +64,12 @@ class Train(Fit):
     model: str = knob("cae", _FAMILIES)
     parameters: str = knob("", "of the model, as in latent=32,width=32; a wrong one is answered with those that exist")
     called: str = knob("", "a name to refer to it by; nothing for the model's and what it sees, as in cae-patch")
-    framing: str = knob("body", "what of the image is seen: the box around the 'body', or the whole 'image'")
+    framing: str = knob(
+        "body",
+        "what of the image is seen: the box around the 'body', the whole 'image', or, of radiographs in the common "
+        "space, the 'thorax': lungs and what is around them",
+    )
+    space: str = knob("", "for framing 'thorax': the run of `normalize`; nothing for the newest of these images")
     size: int = knob(64, "side of the view that a model of whole images sees, in pixels")
     patch: int = knob(0, "side of the patches that a model of patches sees; 0 for whole images")
     resolution: int = knob(128, "side of the view that patches are cut from")
@@ -100,8 +121,10 @@ class Train(Fit):
         """With the training that suits the model, where none was asked for."""
         if self.model not in MODELS:
             raise Refused("model", f"no model is called '{self.model}'; there are {', '.join(MODELS)}")
-        if self.framing not in ("body", "image"):
-            raise Refused("framing", f"'{self.framing}' is no framing; use 'body' or 'image'")
+        if self.framing not in ("body", "image", "thorax"):
+            raise Refused("framing", f"'{self.framing}' is no framing; use 'body', 'image' or 'thorax'")
+        if self.space and self.framing != "thorax":
+            raise Refused("space", f"framing '{self.framing}' needs no common space; leave 'space' empty")
         if self.window not in ("", "percentile", *WINDOWS):
             raise Refused("window", f"'{self.window}' is no window; use {', '.join(WINDOWS)} or percentile")
         if self.within not in ("image", "body", "lung"):
@@ -136,14 +159,17 @@ class Train(Fit):
 
             check(stage)
         stage = super(Train, stage).resolve(session, home)
-        if concepts:
-            stage = replace(stage, upstream=done_by(session, [stage.cohort, stage.images, stage.labels]))
+        if self.framing == "thorax":
+            stage = replace(stage, space=_space(session, self.space, stage.images))
+        more = [run for run in (stage.labels, stage.space) if run]
+        if more:
+            stage = replace(stage, upstream=done_by(session, [stage.cohort, stage.images, *more]))
         return stage
 
     def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
         """The images of the cohort."""
         chosen = cohort_images(session, ids[0], self.images)
-        sources = _sources(session, self.home, [image.image_id for image in chosen])
+        sources = _sources(session, self.home, [image.image_id for image in chosen], self.space)
         split: dict[str, list[tuple[str, Source]]] = {"train": [], "holdout": []}
         seen: set[str] = set()
         for image in chosen:
@@ -152,7 +178,7 @@ class Train(Fit):
             if image.split == "holdout":
                 seen.add(image.patient_id)
         pool = cohort_images(session, self.pool, self.images) if self.pool else []
-        of_pool = _sources(session, self.home, [image.image_id for image in pool])
+        of_pool = _sources(session, self.home, [image.image_id for image in pool], self.space)
         by_study = study_classes(session, self.labels, self.condition.split(",")) if self.condition else {}
         classes = {image.image_id: by_study.get(image.study_id, -1) for image in chosen} if self.condition else {}
         learned = {name for name, _ in split["train"]}
@@ -177,32 +203,46 @@ class _PerImage(Stage):
     slices: int = knob(8, "slices of a volume to look at")
     kind: str = knob("", "the kind of image that the model has learned from", hidden=True)
     look: str = knob("", "how it has looked at them: fields of `Look` as JSON", hidden=True)
+    space: str = knob("", "the common space in which it has looked at them: a run of `normalize`", hidden=True)
 
     subject: ClassVar[str] = "image_id"
     batch: ClassVar[int] = 8
 
     def subjects(self) -> Subjects:
-        """Images of the model's kind."""
+        """Images of the model's kind; of radiographs that it knows in the common space, those with a place there."""
         query = select(Image.id, literal("")).where(Image.run_id == self.images)
-        return query if self.kind == "any" else query.where(Image.kind == self.kind)
+        if self.kind != "any":
+            query = query.where(Image.kind == self.kind)
+        if not self.space:
+            return query
+        placed = select(Alignment.image_id).where(Alignment.run_id == self.space, Alignment.accepted)
+        return query.where((Image.kind != "radiograph") | Image.id.in_(placed))
 
     def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
         """Where the images lie."""
-        return _sources(session, self.home, ids)
+        return _sources(session, self.home, ids, self.space)
 
 
-def _as_learned(session: Session, run_id: str) -> tuple[str, dict[str, Any]]:
-    """The kind of image that a model has learned from, and how it looked at them, as fields of `Look`."""
+def _space(session: Session, name: str, images: str) -> str:
+    """The run of normalize of that name, or the newest of these images. Refused where there is none."""
+    found = find_run(session, "normalize", name) if name else newest_run(session, "normalize", images=images)
+    if not found:
+        raise Refused("space", "framing 'thorax' needs these images in the common space: `phenotype normalize` first")
+    return found
+
+
+def _as_learned(session: Session, run_id: str) -> tuple[str, dict[str, Any], str]:
+    """The kind of image that a model has learned from, how it looked at them (fields of `Look`), and in which space."""
     recipe = session.get_one(Run, run_id).recipe
     kind = session.scalars(select(Cohort.images).where(Cohort.id == recipe["cohort"])).one()
-    return kind, {f.name: recipe.get(f.name, f.default) for f in fields(Look)}
+    return kind, {f.name: recipe.get(f.name, f.default) for f in fields(Look)}, recipe.get("space", "")
 
 
 def _scored_together(runs: Sequence[Run], home: Path) -> None:
     """Refused unless the models were calibrated on the same images: their scores are compared patient by patient."""
     if len({run.id for run in runs}) < len(runs):
         raise Refused("model", "a model is named twice; an ensemble is made of different ones")
-    for key in ("cohort", "images", "framing", "window", "within"):
+    for key in ("cohort", "images", "framing", "space", "window", "within"):
         if len({run.recipe.get(key) for run in runs}) > 1:
             raise Refused("models", f"models scored together must have learned with the same '{key}'")
     if len({run.recipe["watch"] != "none" for run in runs}) > 1:
@@ -239,12 +279,14 @@ class Embed(_PerImage):
         if self.descriptors not in DESCRIPTORS:
             raise Refused("descriptors", f"'{self.descriptors}' describes nothing; use {', '.join(DESCRIPTORS)}")
         stage = super().resolve(session, home)
-        kind, look = _as_learned(session, stage.whole)
-        kind_of_patches, look_of_patches = _as_learned(session, stage.patches)
+        kind, look, space = _as_learned(session, stage.whole)
+        kind_of_patches, look_of_patches, space_of_patches = _as_learned(session, stage.patches)
         for key in ("framing", "window", "within"):
             if kind != kind_of_patches or look[key] != look_of_patches[key]:
                 raise Refused("models", f"the models of whole images and of patches differ in kind of image or '{key}'")
-        return replace(stage, kind=kind, look=json.dumps(look_of_patches))
+        if space != space_of_patches:
+            raise Refused("models", "the models of whole images and of patches differ in the common space they know")
+        return replace(stage, kind=kind, look=json.dumps(look_of_patches), space=space)
 
     def compute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Image id to EmbeddedImage."""
@@ -305,7 +347,7 @@ class Score(_PerImage):
         runs = [session.get_one(Run, stage.model) for stage in stages]
         if len(runs) > 1:
             _scored_together(runs, home)
-        kind, look = _as_learned(session, runs[0].id)
+        kind, look, space = _as_learned(session, runs[0].id)
         labels = "+".join(run.label for run in runs)
         learned = {run.recipe.get("slices", stages[0].slices) for run in runs}
         if not self.slices and len(learned) > 1:
@@ -315,6 +357,7 @@ class Score(_PerImage):
             model="+".join(run.id for run in runs),
             kind=kind,
             look=json.dumps(look),
+            space=space,
             scores_with=labels,
             slices=self.slices or learned.pop(),  # of more slices the highest score is higher, and p too small
         )

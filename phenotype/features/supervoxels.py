@@ -39,7 +39,9 @@ def divide_views(views: Sequence[View], model: ImageModel, size: float) -> Divid
         around = _around(supervoxels.centres_of(labels), view.pixels.shape, model.recipe.size)
         slices.append(np.full(len(own), view.slice, np.int32))
         boxes.append(corners.astype(np.float32))
-        vectors.append(_vectors(view.pixels, labels, view.inside, regions.cut(view.pixels, around), around, model))
+        vectors.append(
+            _vectors(view.pixels, labels, view.inside, regions.cut(view.pixels, around), around, view.body, model)
+        )
         planes[view.slice] = _over_image(view, labels, count)
         count += len(own)
     return Divided(np.concatenate(slices), np.concatenate(boxes), np.concatenate(vectors), _stack(planes))
@@ -53,7 +55,8 @@ def divide_volume(volume: Volume, model: ImageModel, size: float) -> Divided:
     corners = np.clip(np.rint(centres - side / 2), 0, np.array(volume.pixels.shape) - side).astype(np.int32)
     cubes = np.stack([volume.pixels[tuple(slice(c, c + side) for c in corner)] for corner in corners.tolist()])
     around = np.hstack([corners[:, 1:], corners[:, 1:] + side])
-    vectors = _vectors(volume.pixels, labels, volume.inside, cubes, around, model)
+    body = regions.box_of(np.asarray(volume.inside.any(axis=0)))
+    vectors = _vectors(volume.pixels, labels, volume.inside, cubes, around, body, model)
     middle = volume.plane(0)
     own = supervoxels.boxes_of(labels)[:, [1, 2, 4, 5]].reshape(-1, 2, 2).astype(np.float64)
     planes: dict[int, NDArray[np.int32]] = {}
@@ -80,12 +83,12 @@ def _vectors(
     inside: NDArray[np.bool_],
     patches: Floats,
     around: NDArray[np.int32],
+    body: tuple[int, int, int, int],
     model: ImageModel,
 ) -> Floats:
     codes = model.embed(torch.from_numpy(np.ascontiguousarray(patches, np.float32))[:, None]).numpy()
     own = supervoxels.describe(pixels, labels, inside)[:, : -pixels.ndim]  # their place is told below
     flat = patches if patches.ndim == 3 else patches[:, patches.shape[1] // 2]
-    body = regions.box_of(inside if inside.ndim == 2 else np.asarray(inside.any(axis=0)))
     return np.hstack([codes, own, regions.features(flat, around, body)]).astype(np.float32)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phenotype.features import places
-from phenotype.imaging import regions, window
+from phenotype.imaging import regions, thorax, window
 from phenotype.imaging.cache import read_cached
 from phenotype.imaging.files import FileRef, Unreadable
 
@@ -23,12 +23,17 @@ DESCRIPTORS = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An image to be read: its kind, its modality and its files in order; `cache` is the folder of decoded pixels."""
+    """An image to be read: its kind, its modality and its files in order.
+
+    cache   the folder of decoded pixels
+    window  where a radiograph shows the window of the thorax: see `imaging.thorax`; None where that is not known
+    """
 
     kind: str
     modality: str
     files: tuple[tuple[str, str], ...]
     cache: Path | None = None
+    window: thorax.Box | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,12 @@ class View:
     shape: tuple[int, int]
     inside: NDArray[np.bool_]  # of the view's shape: the body, or what a model is to look at
     missing: bool = False  # it was to look at the lungs, and they were not found
+    aligned: bool = False  # a place of the view is the same place of the body in all of them
+
+    @property
+    def body(self) -> tuple[int, int, int, int]:
+        """The box that places are measured in: that around what is inside, or all of a view that is aligned."""
+        return (0, 0, *self.pixels.shape) if self.aligned else regions.box_of(self.inside)
 
     def to_fractions(self, points: NDArray[np.generic]) -> NDArray[np.float64]:
         """Points (..., 2) of the view as fractions of the image's rows and columns, inside it."""
@@ -77,19 +88,25 @@ def read_views(
     """The views of an image: one for a radiograph, `slices` evenly spaced ones for a volume; each in all `sizes`.
 
     framing      "body": the box around the body, stretched to the square, so that place and size of the body, and the
-                 borders that collimation leaves, differ less between images; "image": all of it, on black
+                 borders that collimation leaves, differ less between images; "thorax": of a radiograph the window of
+                 the thorax in it, of anything else the body; "image": all of it, on black
     window_name  as of `window.window_of`; percentiles are those of the body in all these slices together
     within       "image", or what is not blanked to 0: the "body", or the "lung" (the body where no lungs were found).
                  Slices of a CT that do not reach the lungs are then left out
 
-    Raises `imaging.files.Unreadable` where the files cannot be read.
+    Raises `imaging.files.Unreadable` where the files cannot be read, and for "thorax" where its window is not known.
     """
+    aligned = framing == "thorax" and source.kind == "radiograph"
+    if aligned and source.window is None:
+        raise Unreadable("no_place", "this radiograph was not accepted in the common space, so its thorax is not known")
     chosen, images = _slices(source, slices)
     found = places.find(images, source.modality, within)
     bodies = found.over(found.body, window.Frame((1.0, 1.0), (0.0, 0.0)), found.shape)
     values = [image[body] if body.any() else image for image, body in zip(images, bodies, strict=True)]
     seen_through = window.window_of(window_name, source.modality, values)
-    box = found.box() if framing == "body" else None
+    box = None if framing == "image" else found.box()
+    if aligned and source.window is not None:
+        box = _pixels(source.window, found.shape)
     views = []
     for n, (index, image) in enumerate(zip(chosen, images, strict=True)):
         if not found.inside[n].any() and found.inside.any():
@@ -100,12 +117,19 @@ def read_views(
             inside = found.over(found.inside[n : n + 1], frame, seen.shape)[0]
             if within != "image":
                 seen = np.where(inside, seen, np.float32(0))
-            sized.append(View(int(index), seen, frame, found.shape, inside, found.missing))
+            sized.append(View(int(index), seen, frame, found.shape, inside, found.missing, aligned))
         views.append(tuple(sized))
     if within == "image":
         return views
     # A rim of lung may be less than half of any pixel of a small view: nothing would be left to look at.
     return [sized for sized in views if all(view.inside.any() for view in sized)] or views
+
+
+def _pixels(box: thorax.Box, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box of fractions in whole pixels, at least one of them inside the image."""
+    (row0, col0), (row1, col1) = (np.rint(np.reshape(box, (2, 2)) * shape)).astype(int)
+    row0, col0 = min(row0, shape[0] - 1), min(col0, shape[1] - 1)
+    return int(row0), int(col0), int(max(row1, row0 + 1, 1)), int(max(col1, col0 + 1, 1))
 
 
 def _slices(source: Source, count: int) -> tuple[NDArray[np.intp], list[Floats]]:
@@ -139,7 +163,7 @@ def body_patches(view: View, side: int, stride: int) -> Patches:
     inside = view.inside[centre[:, 0], centre[:, 1]]
     boxes = boxes[inside] if inside.any() else boxes
     pixels = regions.cut(view.pixels, boxes)
-    return Patches(boxes, pixels, regions.features(pixels, boxes, regions.box_of(view.inside)))
+    return Patches(boxes, pixels, regions.features(pixels, boxes, view.body))
 
 
 def random_corners(

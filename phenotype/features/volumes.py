@@ -52,7 +52,7 @@ def read_volume(source: Source, look: Look) -> Volume:
     body = found.over(found.body, window.Frame((1.0, 1.0), (0.0, 0.0)), found.shape)
     low, high = window.window_of(look.window, source.modality, [pixels[body] if body.any() else pixels])
     box = np.array([[0, 0, 0], shape])
-    if look.framing == "body":
+    if look.framing != "image":
         row0, col0, row1, col1 = found.box()
         ends = np.flatnonzero(found.body.any(axis=(1, 2)))
         box = np.array([[ends[0], row0, col0], [ends[-1] + 1, row1, col1]])

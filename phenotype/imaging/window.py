@@ -52,7 +52,8 @@ def standardize(
     pixels    (rows, columns), as of `read_pixels`
     modality  "CT" is seen through the lung window; everything else is stretched between its 1st and 99th percentile
     window    (low, high), instead of these; `window_of` knows them by name
-    box       (row0, col0, row1, col1): only this part of the image is seen, stretched to the square
+    box       (row0, col0, row1, col1): only this part of the image is seen, stretched to the square; what of it lies
+              outside of the image repeats the image's border
 
     Without a box the longer side fills the view, the shorter one is centred on black. Resized by area averaging: each
     pixel of the view is the exact mean of what it covers, so nothing aliases and the result is the same everywhere.
@@ -61,9 +62,11 @@ def standardize(
         raise ValueError(f"one image of rows x columns is needed, not {pixels.ndim} dimensions")
     top, left = (box or (0, 0))[:2]
     if box is not None:
-        pixels = pixels[box[0] : box[2], box[1] : box[3]]
+        around = np.maximum(0, [[-box[0], box[2] - pixels.shape[0]], [-box[1], box[3] - pixels.shape[1]]])
+        pixels = pixels[max(0, box[0]) : max(0, box[2]), max(0, box[1]) : max(0, box[3])]
         if 0 in pixels.shape:
             raise ValueError("the box holds nothing of the image")
+        pixels = np.pad(pixels, around, "edge")
     if window is not None:
         low, high = window
     elif modality == "CT":

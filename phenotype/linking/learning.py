@@ -19,12 +19,14 @@ from phenotype.linking.mappers import MAPPERS
 from phenotype.linking.maps import peak, pixel_boxes, pixel_map, side_of
 from phenotype.linking.neighbours import smoothed
 from phenotype.linking.places import Usual, cells
-from phenotype.models.files import read_manifest, read_tensors, write_manifest, write_tensors
+from phenotype.models.files import ModelFileError, read_manifest, read_tensors, write_manifest, write_tensors
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
+FAR = 6.0  # standard deviations from what is usual; what is further is as far
 MAP = (64, 64)  # a map is drawn on this grid to find its peak
+PLAIN = 30  # images of which no term is asserted, to know what is usual
 LEAST = 10  # images that deny a term, to know what it scores where it is not
 _SAMPLE = 500  # images that tell what is usual
 _POSSIBLE_FROM = 0.25  # a label at least as probable as this, and no more than 1 less it, is in doubt
@@ -111,16 +113,15 @@ class MappedTerm:
 
 @dataclass(frozen=True, slots=True)
 class TermMappers:
-    """What is learned: what regions usually look like at each place, one mapper for each group of folds, what each
-    usually scores at each place of images that have not the term, and what a score says of the image.
-
-    A mapper is kept for each group, so that every image, new ones too, is scored by one that has not seen its patient.
+    """What is learned, for each group of folds from the patients of all others: what regions usually look like at each
+    place, a mapper, what it usually scores at each place of images that have not the term, and what a score says of the
+    image. So every image, new ones too, is scored by what has not seen its patient.
     """
 
     concepts: tuple[str, ...]
     mapper: str  # its name in MAPPERS
     groups: int
-    look: Usual
+    looks: dict[int, Usual]
     mappers: dict[int, TermMapper]
     scores: dict[int, Usual]
     calibrations: dict[int, list[Calibration]]  # of each group a list of the concepts'
@@ -140,7 +141,7 @@ class TermMappers:
     def profile(self, regions: Regions) -> Floats:
         """How strongly each concept is seen in each region and its neighbours (n, concepts): in standard deviations
         above what is usual at that place in images without it."""
-        return self._standardised(regions, describe(regions, self.look))
+        return self._standardised(regions, describe(regions, self.looks[self.group_of(regions)]))
 
     def deletions(self, regions: Regions, profile: Floats) -> list[Deletion]:
         """The deletion test of each concept in an image with this profile: see `faithful.deletion`."""
@@ -181,16 +182,29 @@ class Learned:
 
 def describe(regions: Regions, look: Usual) -> Floats:
     """Descriptors (n, d): how far each region looks from what is usual at its place, and where it is."""
-    strange = look.deviations(regions.places, regions.vectors)
+    strange = np.clip(look.deviations(regions.places, regions.vectors), -FAR, FAR)
     return np.hstack([strange[:, : -regions.axes], regions.positions]).astype(np.float32)
+
+
+def usual_look(images: Sequence[tuple[Regions, Said]]) -> Usual:
+    """What regions usually look like at each place: told by the images of which no term is asserted, lest what is
+    frequent in disease be usual; by all where those are few."""
+    plain = [regions for regions, told in images if (told.states > POSSIBLE).all()]
+    shown = plain if len(plain) >= PLAIN else [regions for regions, _ in images]
+    return Usual.of(((r.places, r.vectors) for r in shown), shown[0].vectors.shape[1], shown[0].axes)
 
 
 def fit_folds(new: Callable[[], TermMapper], bags: Sequence[Bag], folds: NDArray[np.int64]) -> dict[int, TermMapper]:
     """For each fold a new mapper that has learned from the bags of all others; of one fold alone, a ValueError."""
-    names = np.unique(folds).tolist()
+    names = _two_or_more(folds)
+    return {f: new().fit([bag for bag, own in zip(bags, folds, strict=True) if own != f]) for f in names}
+
+
+def _two_or_more(folds: NDArray[np.int64]) -> list[int]:
+    names: list[int] = np.unique(folds).tolist()
     if len(names) < 2:
         raise ValueError("cross-fitting needs bags of at least two folds")
-    return {f: new().fit([bag for bag, own in zip(bags, folds, strict=True) if own != f]) for f in names}
+    return names
 
 
 def learn(
@@ -209,24 +223,25 @@ def learn(
     seen its patient; the calibration of a group is fitted to scores of other groups, each by its own mapper. ValueError
     where the patients are in fewer than two groups.
     """
-    axes = images[0][0].axes
-    look = Usual.of(((r.places, r.vectors) for r, _ in images), images[0][0].vectors.shape[1], axes)
     _, patient = np.unique(patients, return_inverse=True)
-    bags = [
-        Bag(describe(r, look), s.states, s.probabilities, s.where, int(p))
-        for (r, s), p in zip(images, patient, strict=True)
-    ]
     group = np.array([regions.fold % groups for regions, _ in images])
-    mappers = fit_folds(new, bags, group)
-    usual = {g: _usual_scores(m, bags, images, np.flatnonzero(group != g), seed) for g, m in mappers.items()}
-    terms = TermMappers(tuple(concepts), mapper, groups, look, mappers, usual, {})
+    terms = TermMappers(tuple(concepts), mapper, groups, {}, {}, {}, {})
+    for g in _two_or_more(group):
+        others = [images[i] for i in np.flatnonzero(group != g).tolist()]
+        look = usual_look(others)
+        bags = [
+            Bag(describe(r, look), s.states, s.probabilities, s.where, int(p))
+            for (r, s), p in zip(others, patient[group != g], strict=True)
+        ]
+        terms.looks[g], terms.mappers[g] = look, new().fit(bags)
+        terms.scores[g] = _usual_scores(terms.mappers[g], bags, others, seed)
     profiles = [terms.profile(regions) for regions, _ in images]
     scores = np.stack([image_score(profile) for profile in profiles])
     states = np.stack([s.states for _, s in images])
     probabilities = np.stack([s.probabilities for _, s in images]).astype(np.float64)
-    emission = _emission(list(mappers.values()), states, probabilities)
+    emission = _emission(list(terms.mappers.values()), states, probabilities)
     calibrated = np.empty_like(scores)
-    for g, fitted in mappers.items():
+    for g, fitted in terms.mappers.items():
         own, others = group == g, group != g
         tables = getattr(fitted, "emission_", None)
         terms.calibrations[g] = [
@@ -234,7 +249,7 @@ def learn(
         ]
         calibrated[own] = np.stack([c.curve(scores[own, t]) for t, c in enumerate(terms.calibrations[g])], axis=1)
     labels = np.where(states == UNMENTIONED, np.nan, probabilities)
-    alone = _by_place(bags, group, axes)
+    alone = _by_place(images, group)
     tests = _tests(terms, images, profiles, states, scores)
     return Learned(
         terms,
@@ -252,12 +267,11 @@ def _usual_scores(
     mapper: TermMapper,
     bags: Sequence[Bag],
     images: Sequence[tuple[Regions, Said]],
-    learned: NDArray[np.int64],
     seed: int,
 ) -> Usual:
     """What each term usually scores at each place of images that have it not: denied, or if that is seldom said, at
     least not asserted. Told by a sample of the images learned from."""
-    chosen = learned[np.sort(np.random.default_rng(seed).permutation(learned.size)[:_SAMPLE])].tolist()
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:_SAMPLE]).tolist()
     profiles = {i: smoothed(mapper.score(bags[i].regions), images[i][0].apart) for i in chosen}
     columns = []
     for term in range(bags[0].states.size):
@@ -283,8 +297,10 @@ def _emission(mappers: Sequence[TermMapper], states: NDArray[np.int8], probabili
     )
 
 
-def _by_place(bags: Sequence[Bag], group: NDArray[np.int64], axes: int) -> Doubles:
+def _by_place(images: Sequence[tuple[Regions, Said]], group: NDArray[np.int64]) -> Doubles:
     """Scores (images, concepts), out of fold, of a mapper that sees nothing but the place."""
+    axes = images[0][0].axes
+    bags = [Bag(r.positions, s.states, s.probabilities, s.where) for r, s in images]
     alone = fit_folds(lambda: Location(place=axes), bags, group)
     return np.stack([alone[int(g)].image_score(bag.regions) for bag, g in zip(bags, group, strict=True)])
 
@@ -337,8 +353,9 @@ def _mapped(
 def save(terms: TermMappers, folder: Path) -> None:
     """Write what was learned as safetensors beside a manifest with its hash."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, NDArray[np.generic]] = dict(terms.look.to_arrays("look"))
+    arrays: dict[str, NDArray[np.generic]] = {}
     for group, mapper in terms.mappers.items():
+        arrays |= terms.looks[group].to_arrays(f"{group}/look")
         arrays |= {f"{group}/mapper/{name}": array for name, array in mapper.to_arrays().items()}
         arrays |= terms.scores[group].to_arrays(f"{group}/scores")
         for number, own in enumerate(terms.calibrations[group]):
@@ -347,7 +364,8 @@ def save(terms: TermMappers, folder: Path) -> None:
     settings = {"concepts": list(terms.concepts), "mapper": terms.mapper, "groups": terms.groups}
     entry = write_tensors(folder / "terms.safetensors", tensors)
     learned = sorted(terms.mappers)
-    write_manifest(folder / "terms.json", {"format": 1, **settings, "mappers": learned, "tensors": entry})
+    kept = {"mappers": learned, "looks": "of each group", "tensors": entry}
+    write_manifest(folder / "terms.json", {"format": 1, **settings, **kept})
 
 
 @lru_cache(maxsize=2)
@@ -360,12 +378,13 @@ def load(folder: Path) -> TermMappers:
         return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
     concepts, mapper = tuple(manifest["concepts"]), manifest["mapper"]
-    mappers, scores, calibrations = {}, {}, {}
+    if "looks" not in manifest:
+        raise ModelFileError("terms.json is of an earlier version: learn the terms again with `phenotype link`")
+    looks, mappers, scores, calibrations = {}, {}, {}, {}
     for group in manifest["mappers"]:
         mappers[group] = MAPPERS[mapper].from_arrays(below(f"{group}/mapper/"))
-        scores[group] = Usual.from_arrays(arrays, f"{group}/scores")
+        looks[group], scores[group] = (Usual.from_arrays(arrays, f"{group}/{name}") for name in ("look", "scores"))
         calibrations[group] = [
             Calibration.from_arrays(below(f"{group}/calibration/{number}/")) for number in range(len(concepts))
         ]
-    look = Usual.from_arrays(arrays, "look")
-    return TermMappers(concepts, mapper, manifest["groups"], look, mappers, scores, calibrations)
+    return TermMappers(concepts, mapper, manifest["groups"], looks, mappers, scores, calibrations)

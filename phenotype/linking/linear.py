@@ -23,8 +23,8 @@ class Linear(LogSumExp):
     """Log-sum-exp of linear scores.
 
     Weights begin at 0, so that a feature which says nothing gets none; steps are larger than those of a network, to get
-    away from there. `late` is the number of last features that join afterwards: those of `descriptors.contralateral`.
-    The other arguments are those of `InstanceMil`.
+    away from there. `late` is the number of features that join afterwards, those of `descriptors.contralateral`, and
+    `after` that of the features which come after them. The other arguments are those of `InstanceMil`.
     """
 
     name: ClassVar[str] = "linear"
@@ -34,6 +34,7 @@ class Linear(LogSumExp):
         self,
         *,
         late: int = 0,
+        after: int = 0,
         loss: Loss | None = None,
         epochs: int = 20,
         patience: int = 5,
@@ -57,21 +58,21 @@ class Linear(LogSumExp):
             outside=outside,
             seed=seed,
         )
-        if late < 0:
-            raise CannotLearn("late is a number of features")
-        self.late = late
+        if late < 0 or after < 0:
+            raise CannotLearn("late and after are numbers of features")
+        self.late, self.after = late, after
         self._early: list[dict[str, Floats] | None] = []  # weights that networks to be trained begin with
 
     def train(self, told: Stack) -> Self:
         """Learn from stacked bags, in two turns where there are late features."""
         if self.late:
-            known = told.regions.shape[1] - self.late
-            if known < 1:
+            known = self._known(told.regions.shape[1])
+            if not known.any() or self.late + self.after > known.size:
                 raise CannotLearn(
-                    f"of {told.regions.shape[1]} features {self.late} are late: none is left to begin with"
+                    f"of {known.size} features {self.late} are late and {self.after} come after: none to begin with"
                 )
             first = type(self)(**{name: getattr(self, name) for name in _SETTINGS})
-            first.train(Stack(told.regions[:, :known], *(getattr(told, name) for name in Stack.__slots__[1:])))
+            first.train(Stack(told.regions[:, known], *(getattr(told, name) for name in Stack.__slots__[1:])))
             kept = np.flatnonzero(first.gains_ > 0).tolist() or [int(first.gains_.argmax())]
             # The same parts are held out in both turns: no network begins with what was learned from those it is judged
             # by. One that had learned nothing begins anew.
@@ -92,16 +93,22 @@ class Linear(LogSumExp):
         if early is not None:
             assert isinstance(network, nn.Linear)  # noqa: S101  made above
             with torch.no_grad():
-                network.weight[:, : -self.late] = torch.from_numpy(early["weight"])
+                known = torch.from_numpy(self._known(network.weight.shape[1]))
+                network.weight[:, known] = torch.from_numpy(early["weight"])
                 network.bias.copy_(torch.from_numpy(early["bias"]))
 
+    def _known(self, count: int) -> NDArray[np.bool_]:
+        """Which of the features (count,) are not late."""
+        return ~((np.arange(count) >= count - self.after - self.late) & (np.arange(count) < count - self.after))
+
     def parameters(self) -> dict[str, NDArray[Any]]:
-        """The number of late features; the weights say how wide they are."""
-        return {"late": np.array(self.late, np.int64)}
+        """How many features are late, and come after those; the weights say how wide they are."""
+        return {"late": np.array([self.late, self.after], np.int64)}
 
     @classmethod
     def _of_parameters(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        return cls(late=int(np.asarray(arrays["late"]).item()))
+        late, after = np.asarray(arrays["late"]).tolist()
+        return cls(late=late, after=after)
 
 
 _SETTINGS = ("loss", "epochs", "patience", "batch", "share", "rate", "decay", "anchor", "outside", "seed")

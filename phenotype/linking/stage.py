@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sqlalchemy import exists, literal, select
+from sqlalchemy import literal, select
 from sqlalchemy.orm import Session
 
 from db.queries.labels import common_concepts, label_states
@@ -23,12 +23,13 @@ from db.tables import (
     Region,
     Run,
     Study,
-    Task,
     TermEvidence,
     TermMap,
 )
 from db.write import insert_rows
-from phenotype.stage import Fit, Refused, Stage, Subjects, done_by, find_run, knob, model_folder, run_of
+from phenotype.imaging import descriptors
+from phenotype.imaging.regions import FEATURES
+from phenotype.stage import Fit, Refused, Stage, Subjects, done_by, find_run, knob, model_folder, newest_run, run_of
 
 if TYPE_CHECKING:
     from phenotype.linking.learning import Regions, Said
@@ -80,21 +81,15 @@ def _regions(session: Session, run_id: str, space: str, condition: Any) -> Itera
         yield image, study, patient, Regions(vectors, slices, boxes, fold, frontal, axes)
 
 
-def _newest(session: Session, stage: str, **recipe: str) -> str:
-    """The newest run of a stage that has done something and has these things in its recipe; empty where none has."""
-    fruitful = exists().where(Task.run_id == Run.id, Task.state == "done")
-    runs = select(Run).where(Run.stage == stage, fruitful).order_by(Run.opened_at.desc(), Run.id)
-    fitting = (r.id for r in session.scalars(runs) if all(r.recipe.get(key) == own for key, own in recipe.items()))
-    return next(fitting, "")
-
-
 @dataclass(frozen=True, slots=True)
 class LinkInput:
-    """Regions of each image, what is said of it, and its patient."""
+    """Regions of each image, what is said of it, and its patient; `late` of their features, those before FEATURES,
+    are differences from the mirrored place."""
 
     concepts: list[str]
     images: list[tuple["Regions", "Said"]]
     patients: list[str]
+    late: int
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,7 @@ class Link(Fit):
 
     name: ClassVar[str] = "link"
     results: ClassVar = (TermEvidence, Emission)
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     def resolve(self, session: Session, home: Path) -> Self:
         """With the runs known; refused where no term is frequent enough."""
@@ -133,10 +128,10 @@ class Link(Fit):
         weights, space = self.weights, self.space
         if weights != NONE:
             same = {"labels": stage.labels, "cohort": stage.cohort}
-            weights = find_run(session, "weigh", weights) if weights else _newest(session, "weigh", **same) or NONE
+            weights = find_run(session, "weigh", weights) if weights else newest_run(session, "weigh", **same) or NONE
         if space != BODY:
             images = session.get_one(Run, stage.embeddings).recipe["images"]
-            space = find_run(session, "normalize", space) if space else _newest(session, "normalize", images=images)
+            space = find_run(session, "normalize", space) if space else newest_run(session, "normalize", images=images)
         stage = replace(stage, weights=weights, space=space or BODY)
         built_on = [stage.cohort, stage.embeddings, stage.labels, stage.weights, stage.space]
         return replace(stage, upstream=done_by(session, built_on))
@@ -156,7 +151,9 @@ class Link(Fit):
                 if told.concept in number:
                     words.setdefault(told.study, []).append((number[told.concept], told.side, told.sites))
         members = select(CohortStudy.study_id).where(CohortStudy.cohort_id == ids[0])
-        link = LinkInput(concepts, [], [])
+        described = session.get_one(Run, self.embeddings).recipe
+        paired = described.get("descriptors") == "paired" and described.get("regions") == "patches"
+        link = LinkInput(concepts, [], [], late=len(descriptors.columns()) if paired else 0)
         condition = Image.study_id.in_(members)
         for _image, study, patient, regions in _regions(session, self.embeddings, self.space, condition):
             if study not in states:
@@ -193,6 +190,8 @@ class Link(Fit):
                 "smoothing": self.smoothing,
                 "repeat": self.location,
                 "place": link.images[0][0].axes,
+                "late": link.late,
+                "after": len(FEATURES) - 2 + link.images[0][0].axes,
                 # attention is shared out among all regions of an image and cannot be told where not to look
                 "partner": "noisy-or" if any(told.where is not None for _, told in link.images) else "attention",
                 "unmentioned_weight": self.unmentioned_weight,

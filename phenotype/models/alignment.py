@@ -74,11 +74,16 @@ class Alignment(nn.Module):
 
     def place(self, x: Tensor) -> Tensor:
         """Matrices (n, 2, 3), 64 bits, that take places of the crop to places of the image, both from -1 to 1."""
+        return self.placed(x)[0]
+
+    def placed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Matrices as of `place`, and how much each image then resembles the mean (n,): a correlation, at most 1."""
         if not bool(self.template.any()):
-            return self._boxed(torch.zeros(len(x), 5).to(self.box))
+            return self._boxed(torch.zeros(len(x), 5).to(self.box)), torch.zeros(len(x)).to(self.box)
         coarse = self._coarse(x)
         found = _climbed(coarse, self.template, _starts(coarse, self.template), 40)
-        return self._boxed((found / GRID).round() * GRID)
+        found = (found / GRID).round() * GRID
+        return self._boxed(found), _resemblance(_warped(coarse, _matrices(found)), self.template)
 
     def crops(self, x: Tensor, placed: Tensor) -> Tensor:
         """Crops (n, 1, side, side), 64 bits, of images placed by `place`; the border repeated outside of them."""

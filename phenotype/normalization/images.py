@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,9 @@ from phenotype.normalization import organs
 from phenotype.normalization.places import KEPT
 from phenotype.normalization.templates import Template
 from phenotype.normalization.volumes import Registration, Volume, prepare, register
+
+if TYPE_CHECKING:
+    from phenotype.models.alignment import Alignment
 
 Floats = NDArray[np.float32]
 
@@ -47,7 +52,8 @@ class Source:
 class Space:
     """What a run lays images onto: the reference, the templates, the organs drawn into the reference.
 
-    folder  where what is made ready once is kept: grids and labels, no pixels
+    folder       where what is made ready once is kept: grids, labels and the mean of many radiographs, nobody's pixels
+    radiographs  those that the mean is made of; none where the drawn thorax is all there is
     """
 
     reference: Source | None
@@ -57,6 +63,7 @@ class Space:
     folder: Path
     labels: Path | None = None
     names: Path | None = None
+    radiographs: tuple[Source, ...] = ()
 
 
 def read(source: Source) -> tuple[Floats, tuple[float, ...]]:
@@ -104,6 +111,26 @@ def _template(space: Space, source: Source) -> Template | None:
     kept = load_file(place)
     quality, folded = kept["figures"].tolist()
     return Template(volume, Registration(kept["forward"], quality, folded))
+
+
+@lru_cache(maxsize=2)
+def mean_of(space: Space) -> Alignment | None:
+    """The mean of the space's radiographs; None where too few of them can be read, or no lungs are seen in it."""
+    from safetensors.numpy import load_file
+
+    from phenotype.normalization import mean
+
+    place = space.folder / "mean.safetensors"
+    if place.is_file():
+        return mean.from_arrays(load_file(place))
+    readable = []
+    for source in space.radiographs:
+        with suppress(Unreadable):  # told when it is its own turn to be laid
+            readable.append(read(source)[0])
+    found = mean.learn(readable)
+    if found is not None:
+        _keep(place, mean.to_arrays(found))
+    return found
 
 
 @lru_cache(maxsize=2)

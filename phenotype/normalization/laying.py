@@ -8,7 +8,7 @@ import numpy as np
 
 from phenotype.imaging import grids
 from phenotype.imaging.grids import Corner, Grid
-from phenotype.normalization import images, organs, radiographs
+from phenotype.normalization import images, mean, organs, radiographs
 from phenotype.normalization.images import Source, Space
 from phenotype.normalization.organs import OrganThere
 from phenotype.normalization.templates import normalize
@@ -36,17 +36,28 @@ class Laid:
 def lay(source: Source, space: Space, *, gate: float, threshold: float) -> Laid:
     """Lay an image into the common space. Raises `Unreadable` where its files cannot be read."""
     if source.kind == "radiograph":
-        return _radiograph(source, threshold)
+        return _radiograph(source, space, threshold)
     return _volume(source, space, gate, threshold)
 
 
-def _radiograph(source: Source, threshold: float) -> Laid:
+def _radiograph(source: Source, space: Space, threshold: float) -> Laid:
     pixels, _ = images.read(source)
     frontal = source.view.upper() not in LATERAL
-    placed = radiographs.place(pixels) if frontal else radiographs.place_by_body(pixels, "no frontal view")
+    placed = _frontal(pixels, space, threshold) if frontal else radiographs.place_by_body(pixels, "no frontal view")
     accepted = frontal and placed.quality >= threshold
     reason = placed.reason or ("" if accepted else f"quality below {threshold:g}")
     return _laid(placed.route, placed.quality, accepted, reason, placed.forward, (radiographs.POINTS,) * 2)
+
+
+def _frontal(pixels: images.Floats, space: Space, threshold: float) -> radiographs.Placed:
+    """By the mean; where there is none, or the image does not resemble it, by its own lungs."""
+    average = images.mean_of(space)
+    if average is None:
+        return radiographs.place(pixels)
+    by_mean = mean.place(pixels, average)
+    if by_mean.quality >= threshold:
+        return by_mean
+    return max(by_mean, radiographs.place(pixels), key=lambda way: way.quality)
 
 
 def _volume(source: Source, space: Space, gate: float, threshold: float) -> Laid:

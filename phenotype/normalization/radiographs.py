@@ -1,11 +1,11 @@
-"""Frontal radiographs laid onto one thorax by their lungs.
+"""Frontal radiographs laid onto one thorax (`imaging.thorax`) by their lungs.
 
-The thorax is a drawing, no patient: lungs of average outline in a square. Of both lungs, found by `masks.lung_mask`,
-the borders at eight heights and the ends are landmarks: an affine map takes those of the image to those of the thorax,
-and a thin-plate spline (Bookstein 1989) what is left of the way, smoothed and fading at the image's edges. Lungs that
-are white with fluid are not seen as far as they go, which would draw everything on that side downwards or outwards.
-So each lung must be darker than what is around it; else the other one stands for it, mirrored at the middle of the
-body, or the box around the body has to do. Which of these was done is the `route`.
+Of both lungs, found by `masks.lung_mask`, the borders at eight heights and the ends are landmarks: an affine map takes
+those of the image to those of the thorax, and a thin-plate spline (Bookstein 1989) what is left of the way, smoothed
+and fading at the image's edges. Lungs that are white with fluid are not seen as far as they go, which would draw
+everything on that side downwards or outwards. So each lung must be darker than what is around it; else the other one
+stands for it, mirrored at the middle of the body, or the box around the body has to do. Which of these was done is the
+`route`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phenotype.imaging import grids, masks, regions
+from phenotype.imaging import grids, masks, regions, thorax
 from phenotype.imaging.grids import Grid
 from phenotype.imaging.window import resize
 
@@ -25,8 +25,6 @@ Floats = NDArray[np.float32]
 Points = NDArray[np.float64]
 
 SIDE = 256  # of the view in which the lungs are looked for, its longer side
-LUNGS = (0.12, 0.12, 0.68, 0.76)  # box of the lungs in the thorax: top, left, height, width
-BODY = (0.0, 0.0, 1.0, 1.0)  # box of the body in it
 HEIGHTS = (np.arange(8) + 0.5) / 8  # of the landmarks on a lung's borders: the part of its area that lies above
 ENDS = (0.005, 0.995)  # of its top and its bottom
 POINTS = 24  # nodes of a grid along the longer side
@@ -117,14 +115,8 @@ def landmarks(lung: NDArray[np.bool_], side: int) -> Points:
 
 
 @cache
-def thorax() -> NDArray[np.uint8]:
-    """The lungs of the thorax: labels (256, 256), 1 on the left of the picture, 2 on the right."""
-    return masks.average_lungs(SIDE, LUNGS)
-
-
-@cache
 def _wanted(side: int) -> Points:
-    return landmarks(thorax() == side, side)
+    return landmarks(thorax.lungs() == side, side)
 
 
 # ------------------------------------------------------------------------------------------------ the ways
@@ -147,7 +139,8 @@ def _by_one(found: masks.Lungs, side: int, shape: tuple[int, ...]) -> Placed:
     mirrored = own * [1, -1] + [0, 2 * middle]
     wanted = _wanted(side)
     matrix, shift = _affine(
-        np.concatenate([own, mirrored]), np.concatenate([wanted, wanted * [1, -1] + [0, 2 * LUNGS[1] + LUNGS[3]]])
+        np.concatenate([own, mirrored]),
+        np.concatenate([wanted, wanted * [1, -1] + [0, 2 * thorax.LUNGS[1] + thorax.LUNGS[3]]]),
     )
     forward = np.asarray(grids.nodes(shape) @ matrix.T + shift, np.float32)
     which = "right" if side == 2 else "left"  # of the patient: that on the left of the picture is the right lung
@@ -158,26 +151,28 @@ def _by_body(found: masks.Lungs, shape: tuple[int, ...]) -> Placed:
     row0, col0, row1, col1 = regions.box_of(found.body)
     rows, columns = found.body.shape
     low, high = np.array([row0 / rows, col0 / columns]), np.array([row1 / rows, col1 / columns])
-    scale = np.array(BODY[2:]) / np.maximum(high - low, 1e-3)
-    forward = np.asarray((grids.nodes(shape) - low) * scale + BODY[:2], np.float32)
+    scale = np.array(thorax.BODY[2:]) / np.maximum(high - low, 1e-3)
+    forward = np.asarray((grids.nodes(shape) - low) * scale + thorax.BODY[:2], np.float32)
     return _judged("body", "no lungs were found", found, (), np.diag(scale), forward)
 
 
 def _judged(
     route: str, reason: str, found: masks.Lungs, sides: tuple[int, ...], matrix: Points, forward: Grid
 ) -> Placed:
-    expected = grids.warp_labels(thorax(), forward, found.labels.shape)
+    expected = grids.warp_labels(thorax.lungs(), forward, found.labels.shape)
     seen = sides or (1, 2)
     own, there = np.isin(found.labels, seen), np.isin(expected, seen)
     dice = 2.0 * float((own & there & (found.labels == expected)).sum()) / max(1, int(own.sum() + there.sum()))
     sure = min(1.0, found.quality / USUAL) if len(sides) != 1 else 1.0  # one lung alone is unlike any two
-    rows, columns = found.labels.shape
-    usual = _plausible(matrix @ np.diag([1 / rows, 1 / columns]) * max(rows, columns))
+    usual = plausible(matrix, found.labels.shape)
     return Placed(route, round(ROUTES[route] * dice * sure * usual, 6), reason, forward)
 
 
-def _plausible(matrix: Points) -> float:
-    """1 for a map that keeps sizes and angles about as they are, less the more it stretches, squeezes or turns."""
+def plausible(matrix: Points, shape: tuple[int, ...]) -> float:
+    """1 for a map of fractions of an image of `shape` (rows, columns) that keeps sizes and angles about as they are,
+    less the more it stretches, squeezes or turns."""
+    rows, columns = shape
+    matrix = matrix @ np.diag([1 / rows, 1 / columns]) * max(rows, columns)
     _, sizes, _ = np.linalg.svd(matrix)
     across = matrix / np.linalg.norm(matrix, axis=0)
     lean = float(abs(across[:, 0] @ across[:, 1]))  # shear

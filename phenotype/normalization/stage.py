@@ -13,7 +13,7 @@ from db.queries.positions import ImageGeometry, SeenTerm, followed, geometries, 
 from db.tables import Alignment, FollowUp, Image, Organ, Run, Track
 from db.write import insert_rows
 from phenotype.imaging.cache import cache_folder
-from phenotype.stage import Refused, Stage, Subjects, knob, model_folder, run_of
+from phenotype.stage import Refused, Stage, Subjects, knob, model_folder, newest_run, run_of
 
 if TYPE_CHECKING:
     from phenotype.normalization.follow import Viewed
@@ -47,12 +47,13 @@ def sources(session: Session, home: str, known: list[ImageGeometry]) -> dict[str
 
 @dataclass(frozen=True)
 class Normalize(Stage):
-    """Lay images into a common space: volumes onto one of them, directly or by templates; radiographs by lungs."""
+    """Lay images into a common space: volumes onto one of them, directly or by templates; radiographs onto a thorax."""
 
     images: str = run_of("assemble", "the run that put the images together")
     kind: str = knob("any", "the kind of image: radiograph, volume or any")
     reference: str = knob("", "the volume that others are laid onto, by image id; nothing for the most complete")
     templates: str = knob("3", "volumes to go by where the direct way fails: image ids, or how many of different kinds")
+    radiographs: str = knob("mean", "frontal radiographs onto the thorax by their 'mean', or each by its own 'lungs'")
     spacing: float = knob(4.0, "mm between voxels when volumes are registered")
     steps: int = knob(30, "of the warp at that resolution; 0 for affine maps alone")
     gate: float = knob(0.75, "the quality below which the direct way is not enough and templates are tried")
@@ -60,19 +61,26 @@ class Normalize(Stage):
     organs: str = knob("", "a label map of the reference's organs (NIfTI), which travel to all volumes", recipe=False)
     organ_names: str = knob("", "their names: a CSV of label and name", recipe=False)
     drawn: str = knob("", "a digest of the label map and the names", hidden=True)
+    averaged: str = knob("", "the radiographs that the mean is made of, by image id", hidden=True)
 
     name: ClassVar[str] = "normalize"
     subject: ClassVar[str] = "image_id"
     results: ClassVar = (Alignment, Organ)
     batch: ClassVar[int] = 4
+    revision: ClassVar[int] = 2
 
     def resolve(self, session: Session, home: Path) -> Self:
-        """With the reference and the templates known by their ids. Refused where one is no volume of the run."""
+        """With the reference, the templates and the radiographs of the mean known by their ids. Refused where one is
+        no image of the run."""
         if self.kind not in KINDS:
             raise Refused("kind", f"'{self.kind}' is no kind of image; use {', '.join(KINDS)}")
         if not 0.5 <= self.spacing <= 50:
             raise Refused("spacing", f"{self.spacing:g} mm: use 0.5 to 50")
+        if self.radiographs not in ("mean", "lungs"):
+            raise Refused("radiographs", f"'{self.radiographs}' is no way to lay radiographs; use 'mean' or 'lungs'")
         stage = super().resolve(session, home)
+        if self.kind != "volume" and self.radiographs == "mean":
+            stage = replace(stage, averaged=_sample(session, stage.images))
         if self.kind == "radiograph":
             return replace(stage, reference="", templates="")
         known = {v.image_id: v for v in geometries(session, run_id=stage.images) if v.kind == "volume"}
@@ -95,7 +103,8 @@ class Normalize(Stage):
         from phenotype.normalization.images import Space
 
         templates = [name for name in self.templates.split(",") if name]
-        wanted = [*templates, self.reference] if self.reference else []
+        averaged = [name for name in self.averaged.split(",") if name]
+        wanted = [*templates, *averaged, *([self.reference] if self.reference else [])]
         known = sources(session, self.home, geometries(session, wanted)) if wanted else {}
         return Space(
             reference=known.get(self.reference),
@@ -105,6 +114,7 @@ class Normalize(Stage):
             folder=model_folder(Path(self.home), self.run_id),
             labels=Path(self.organs) if self.organs else None,
             names=Path(self.organ_names) if self.organ_names else None,
+            radiographs=tuple(known[name] for name in averaged if name in known),
         )
 
     def read(self, session: Session, ids: list[str]) -> dict[str, Any]:
@@ -258,6 +268,25 @@ def _chosen(known: dict[str, ImageGeometry], reference: str, templates: str) -> 
     if count is not None:
         named = unlike(described, chosen, count)
     return chosen.image_id, ",".join(name for name in named if name != chosen.image_id)
+
+
+def _sample(session: Session, run_id: str) -> str:
+    """The ids of frontal radiographs to make a mean of, one of a patient, chosen by nothing but their names; empty
+    where they are too few. A mean of as many as it takes stays: images that come later are laid onto the same."""
+    from phenotype.normalization.laying import LATERAL
+    from phenotype.normalization.mean import LEAST, MOST
+
+    before = newest_run(session, "normalize", images=run_id, radiographs="mean")
+    sample = str(session.get_one(Run, before).recipe["averaged"]) if before else ""
+    if sample.count(",") + 1 >= MOST:
+        return sample
+    one_of = {
+        image.patient_id: image.image_id
+        for image in geometries(session, run_id=run_id)
+        if image.kind == "radiograph" and image.view.upper() not in LATERAL
+    }
+    chosen = sorted(one_of.values(), key=lambda image: hashlib.sha256(image.encode()).digest())[:MOST]
+    return ",".join(sorted(chosen)) if len(chosen) >= LEAST else ""
 
 
 def _mm(volume: ImageGeometry) -> tuple[float, float, float]:

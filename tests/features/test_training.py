@@ -9,14 +9,16 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sample import RUN_ID, STUDY, fill
 from sqlalchemy import select
 
 from db.queries.labels import concept_ids, study_classes
 from db.session import Database, open_database
-from db.tables import Label, Task
+from db.tables import Alignment, Image, Label, Region, Task
 from phenotype.demo.export import write_export
+from phenotype.imaging.thorax import window_of
 from phenotype.models.files import load_calibration, load_model, read_training
 from phenotype.pipeline import Step, make_stage, run_step
 from phenotype.stage import Refused
@@ -122,9 +124,39 @@ def test_a_mask_is_drawn(place):
     assert load_model(folder).name == "pix2pix" and read_training(folder)["about"]["target"] == "body"
 
 
+def test_models_see_the_thorax_once_radiographs_lie_in_the_common_space(place):
+    with pytest.raises(Refused, match="`phenotype normalize` first"):
+        place.run("train", cohort="all", framing="thorax", **SMALL)
+    run = place.run("normalize").run_id
+    folder = place.train(cohort="all", framing="thorax", called="whole")
+    assert "framing | thorax" in (folder / "model-card.md").read_text()
+    place.train(cohort="all", framing="thorax", called="parts", patch=16, resolution=32)
+    place.train(cohort="all", called="of-the-body", patch=16, resolution=32)
+    with pytest.raises(Refused, match="differ in kind of image or 'framing'"):
+        place.run("embed", whole="whole", patches="of-the-body", resolution=32)
+    with place.database.writing() as session:
+        placed = list(session.scalars(select(Alignment).where(Alignment.run_id == run, Alignment.accepted)))
+        images = len(list(session.scalars(select(Image.id).where(Image.kind == "radiograph"))))
+        assert len(placed) > 0.8 * images
+        strange = placed[0].image_id
+        placed[0].accepted = False
+    embedded = place.run("embed", whole="whole", patches="parts", resolution=32)
+    assert (embedded.done, embedded.failed) == (len(placed) - 1, 0)  # what has no place is no subject
+    with place.database.reading() as session:
+        rows = list(session.scalars(select(Region).where(Region.run_id == embedded.run_id)))
+        places = dict(session.execute(select(Alignment.image_id, Alignment.backward)).all())
+    assert strange not in {row.image_id for row in rows}
+    for row in rows:
+        top, left, bottom, right = window_of(places[row.image_id])
+        low, high = np.array([top, left]), np.array([bottom, right])
+        assert (row.boxes[:, :2] >= np.clip(low, 0, 1) - 0.02).all() and (row.boxes[:, 2:] <= high + 0.02).all()
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
+        ({"framing": "heart"}, "'heart' is no framing"),
+        ({"space": "abc"}, "framing 'body' needs no common space"),
         ({"model": "vgg"}, "no model is called 'vgg'"),
         ({"parameters": "latnet=3"}, r"'latnet=3' is no parameter of cae; .*latent=32"),
         ({"parameters": "latent=x"}, "'latent' must be a whole number"),

@@ -6,6 +6,7 @@ from PIL import Image
 
 from phenotype.features.samples import Samples, Unit, prepare
 from phenotype.features.views import Source, body_patches, random_corners, read_views
+from phenotype.imaging.files import Unreadable
 
 
 def picture(path, rows, columns, spot=None):
@@ -15,10 +16,10 @@ def picture(path, rows, columns, spot=None):
         row, column = spot
         pixels[row - 13 : row + 14, column - 13 : column + 14] = 255  # over 1 % of the image: the window goes up to it
     Image.fromarray(pixels).save(path)
-    return Source("radiograph", "CR", ((str(path), ""),))
+    return Source("radiograph", "CR", ((str(path), ""),), window=(0.3, 0.1, 1.1, 0.8))  # reaches out of the image
 
 
-FRAMINGS = ("body", "image")
+FRAMINGS = ("body", "image", "thorax")
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
@@ -49,6 +50,30 @@ def test_framing_by_the_body_leaves_the_surroundings_out(tmp_path):
     corners = view.to_fractions(np.array([[0, 0], [64, 64]])) * (100, 300)
     np.testing.assert_allclose(corners, [[10, 100], [90, 180]], atol=3)
     assert (view.over_image(np.ones((64, 64), np.float32)) > 0).mean() == pytest.approx(80 * 80 / 30000, rel=0.15)
+
+
+def test_through_the_window_of_the_thorax_a_place_is_a_place_of_the_body(tmp_path):
+    """Two images of one chest, one of them on a larger film: seen through their windows they are the same."""
+    small = np.zeros((100, 100), np.uint8)
+    small[10:90, 20:80] = np.linspace(60, 200, 80)[:, None]
+    large = np.zeros((160, 140), np.uint8)
+    large[50:150, 20:120] = small
+    seen = []
+    for name, pixels, window in (
+        ("small", small, (0.2, 0.25, 0.7, 0.75)),
+        ("large", large, (70 / 160, 45 / 140, 120 / 160, 95 / 140)),
+    ):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        source = Source("radiograph", "CR", ((str(tmp_path / f"{name}.png"), ""),), window=window)
+        ((view,),) = read_views(source, [50], 1, "thorax")
+        grey = (view.pixels - view.pixels.min()) / np.ptp(view.pixels)  # what of an image is body differs a little
+        seen.append((grey, body_patches(view, 10, 10).features[:, -2:]))
+    np.testing.assert_allclose(seen[0][0], seen[1][0], atol=0.02)
+    np.testing.assert_array_equal(seen[0][1], seen[1][1])
+    assert seen[0][1].min() == pytest.approx(0.1) and seen[0][1].max() == pytest.approx(0.9)  # of the window
+    source = Source("radiograph", "CR", ((str(tmp_path / "small.png"), ""),))
+    with pytest.raises(Unreadable, match="not accepted in the common space"):
+        read_views(source, [50], 1, "thorax")
 
 
 def test_patches_lie_on_the_body(tmp_path):

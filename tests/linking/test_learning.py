@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from phenotype.linking.learning import Regions, learn, load, said, save
+from phenotype.linking.learning import Regions, learn, load, said, save, usual_look
 from phenotype.linking.mappers import MAPPERS
+from phenotype.linking.places import Usual
 from phenotype.models.files import ModelFileError
 
 SIDE = 8
@@ -70,6 +71,19 @@ def test_an_image_is_scored_without_its_patient():
     np.testing.assert_array_equal(one.profile(regions), other.profile(regions))
     elsewhere = bags[1][0]
     assert not np.array_equal(one.profile(elsewhere), other.profile(elsewhere)), "the control: the others do notice"
+
+
+def test_what_is_usual_is_told_by_images_of_which_no_term_is_asserted():
+    bags, patients = cohort(5, images=100)
+    terms = learned(bags, patients).terms
+    group = np.array([regions.fold % 5 for regions, _ in bags])
+    for g, look in terms.looks.items():
+        plain = [r for (r, told), own in zip(bags, group, strict=True) if own != g and told.probabilities[0] < 0.5]
+        expected = Usual.of(((r.places, r.vectors) for r in plain), 5)
+        np.testing.assert_array_equal(look.mean, expected.mean)
+    all_sick = [(regions, said(np.array([1.0]))) for regions, _ in bags]
+    everything = Usual.of(((r.places, r.vectors) for r, _ in bags), 5)
+    np.testing.assert_array_equal(usual_look(all_sick).mean, everything.mean)  # else nothing would be usual
 
 
 def test_kept_and_verified(tmp_path):

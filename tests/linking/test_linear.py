@@ -48,6 +48,23 @@ def test_the_other_side_helps_once_it_is_known_which_side_is_strange():
     np.testing.assert_array_equal(again.score(others[0].regions), with_late.score(others[0].regions))
 
 
+def test_other_features_may_come_after_the_late_ones():
+    (bags, _), (others, _) = lungs(60, 0), lungs(4, 1)
+    first, last = (
+        [0, 1, 4, 5, 6, 7, 2, 3],
+        [0, 1, 6, 7, 2, 3, 4, 5],
+    )  # of the four and their differences: two, then rest
+    turned = [Bag(b.regions[:, first], b.states, b.probabilities) for b in bags]
+    plain = [Bag(b.regions[:, first][:, last], b.states, b.probabilities) for b in bags]
+    here = Linear(late=4, after=2, seed=1).fit(turned)
+    there = Linear(late=4, seed=1).fit(plain)
+    for other in others:
+        own = other.regions[:, first]
+        np.testing.assert_allclose(here.score(own), there.score(own[:, last]), atol=1e-5)
+    again = Linear.from_arrays(here.to_arrays())
+    assert (again.late, again.after) == (4, 2)
+
+
 def test_something_must_be_known_first():
     bags, _ = lungs(12, 0)
     with pytest.raises(CannotLearn, match="late"):

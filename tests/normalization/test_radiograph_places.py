@@ -10,7 +10,8 @@ from scipy import ndimage
 from phenotype.demo.lesions import radiograph
 from phenotype.demo.thorax import Thorax, View, draw_build
 from phenotype.imaging import grids
-from phenotype.normalization.radiographs import LUNGS, Placed, landmarks, place, place_by_body, thorax
+from phenotype.imaging.thorax import LUNGS, lungs
+from phenotype.normalization.radiographs import Placed, landmarks, place, place_by_body
 
 
 @cache
@@ -80,7 +81,7 @@ def test_without_lungs_the_body_has_to_do():
 
 
 def test_the_thorax_is_where_it_says():
-    labels = thorax()
+    labels = lungs()
     rows, columns = np.nonzero(labels)
     top, left, height, width = LUNGS
     box = np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]) / 256
