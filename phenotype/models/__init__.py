@@ -100,6 +100,13 @@ MODELS: dict[str, Family] = {
         batch_size=32,
         learning_rate=1e-3,
     ),
+    "symmetry": Family(
+        "phenotype.models.symmetry:Symmetry",
+        "radiographs against their own mirror image, and how sharp they are",
+        steps=0,
+        batch_size=32,
+        learning_rate=1e-3,
+    ),
     "radiograph": Family(
         "phenotype.models.radiograph:Radiograph",
         "radiographs laid onto each other, by their texture and by networks that saw changes planted",

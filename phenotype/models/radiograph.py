@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
@@ -20,11 +19,12 @@ from torch.nn import functional
 from torch.optim import AdamW, Optimizer
 
 from phenotype.models import base
+from phenotype.models.aligned import drawn
 from phenotype.models.augment import one_cycle
 from phenotype.models.base import Source, one_of
 from phenotype.models.changes import change, nuisance
 from phenotype.models.ssim import blur
-from phenotype.models.texture import FINE, MEMORY, TERMS, Texture, descriptors, drawn, equalised
+from phenotype.models.texture import FINE, TERMS, Texture, descriptors, equalised
 
 Term = Literal["asymmetry", "energy", "pixels", "gradients", "max", "networks"]
 WEIGHT_DECAY = 1e-2
@@ -175,10 +175,8 @@ class Radiograph(Texture):
         super().fit(images, seed)
         self._placed.clear()
         logits, sums = [], []
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:MEMORY])
-        for some in np.array_split(chosen, max(1, len(chosen) // 64)):
-            x = torch.from_numpy(np.ascontiguousarray(images.take(some), np.float32)).to(self.device)
-            x = x[self.held_out(x)]
+        for batch in self.sample(images, seed):
+            x = batch[self.held_out(batch)]
             if len(x):
                 crops = self.alignment.crops(x, self.alignment.place(x))
                 found, places = self._logits(crops)

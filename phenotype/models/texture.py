@@ -9,21 +9,17 @@ of Burt and Adelson 1983.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 from torch.nn import functional
-from torch.optim import Optimizer
 
 from phenotype.models import base
-from phenotype.models.alignment import Alignment
+from phenotype.models.aligned import Aligned
 from phenotype.models.base import Source, one_of
-from phenotype.models.calibrate import batches
 
 Term = Literal["asymmetry", "energy", "pixels", "gradients", "max"]
 TERMS: tuple[Term, ...] = ("asymmetry", "energy", "pixels", "gradients", "max")
@@ -31,9 +27,6 @@ KINDS = TERMS[:-1]
 FINE = 32  # side of the crops whose grey values are compared
 ZONES, OCTAVES = 10, 5  # a side, and bands, of the energy
 NEIGHBOURS = 5
-MEMORY = 2000  # images that neighbours are looked for among, at most
-HELD = 0.2  # share of the training images that scores are standardised on, and nothing else
-FEWEST = 10  # training images
 SCALES = 3  # of the gradients
 STATISTICS = ("mean", "spread", "root")
 LEVELS = 256  # of grey, of the histograms
@@ -50,11 +43,8 @@ class TextureRecipe(base.Recipe):
         one_of(self.term, TERMS, "term")
 
 
-class Texture(base.ImageModel):
-    """Aligned crops -> descriptors -> distances from what healthy ones are, in standard deviations of held-out ones.
-
-    A fifth of the training images, drawn by their own pixels, is kept from the distances to standardise the scores.
-    """
+class Texture(Aligned):
+    """Aligned crops -> descriptors -> distances from what healthy ones are, in standard deviations of held-out ones."""
 
     name: ClassVar[str] = "texture"
     recipe_type: ClassVar[type[base.Recipe]] = TextureRecipe
@@ -63,36 +53,17 @@ class Texture(base.ImageModel):
     memory: Tensor
     centre: Tensor
     scale: Tensor
-    cut: Tensor
 
     def __init__(self, recipe: TextureRecipe) -> None:
         super().__init__(recipe)
-        self.alignment = Alignment(recipe.size, max(16, 3 * recipe.size // 4))
         for name in self.fitted:
             self.register_buffer(name, torch.empty(0))
         self.register_buffer("centre", torch.zeros(len(KINDS)).double())  # of the logarithms of distances
         self.register_buffer("scale", torch.ones(len(KINDS)).double())
-        self.register_buffer("cut", torch.zeros(()).double())  # images drawn below it are held out
-
-    def optimizers(self, learning_rate: float) -> dict[str, Optimizer]:
-        return {}
-
-    def prepare(self, images: Source, seed: int) -> None:
-        if len(images) < FEWEST:
-            raise ValueError(f"{self.name} needs at least {FEWEST} images, not {len(images)}")
-        self.alignment.fit(images, seed)
-        numbers = np.sort(np.concatenate([drawn(torch.from_numpy(batch)) for batch in batches(images)]))
-        self.cut = torch.tensor(numbers[max(2, round(HELD * len(numbers)))]).to(self.cut)
-
-    def held_out(self, x: Tensor) -> Tensor:
-        """Which images (n,) are kept to standardise scores, if they are among those of the training."""
-        return torch.from_numpy(drawn(x)).to(self.cut) < self.cut
 
     def fit(self, images: Source, seed: int) -> None:
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:MEMORY])
         parts, held = [], []
-        for some in np.array_split(chosen, max(1, len(chosen) // 64)):
-            x = torch.from_numpy(np.ascontiguousarray(images.take(some), np.float32)).to(self.device)
+        for x in self.sample(images, seed):
             parts.append({kind: flat(one) for kind, one in self._described(x)[0].items()})
             held.append(self.held_out(x))
         apart = torch.cat(held)
@@ -211,12 +182,6 @@ def equalised(crops: Tensor) -> Tensor:
     darker = (counts.cumsum(1) - counts / 2) / at.shape[1]
     low, high = darker.gather(1, below), darker.gather(1, below + 1)
     return (low + (high - low) * above).view_as(crops)
-
-
-def drawn(x: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """A number from 0 to 1 for each image, a function of its pixels."""
-    arrays = x.cpu().numpy()
-    return np.array([int.from_bytes(hashlib.sha256(one.tobytes()).digest()[:6], "big") / 2**48 for one in arrays])
 
 
 def _zones(x: Tensor, side: int) -> Tensor:

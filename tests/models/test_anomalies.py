@@ -39,6 +39,7 @@ LEFT_OUT = {  # no detectors of their own, or shown elsewhere
     **dict.fromkeys(("texture", "radiograph"), "test_radiograph has it"),
     "texture": "scores places of a common space: test_radiograph.py",
     "radiograph": "scores places of a common space: test_radiograph.py",
+    "symmetry": "scores places of a common space: test_symmetry.py",
 }
 
 

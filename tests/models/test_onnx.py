@@ -22,7 +22,7 @@ from phenotype.models.onnx import OUTPUTS, NotExportable, export_onnx  # noqa: E
 # Their scores are found by gradients in the image or its code, which a graph of operators does not have.
 VECTORS_ONLY = {"ac-gan", "anogan", "cgan", "dcgan", "wgan"}
 VECTORS_ONLY |= {"coarse-dae", "fused", "planted"}  # computed in 64 bits, for which the runtime has no convolution
-REFUSED = {"radiograph", "texture"}  # each image is laid onto the others by a search
+REFUSED = {"radiograph", "symmetry", "texture"}  # each image is laid onto the others by a search
 
 
 @pytest.fixture(scope="module")
