@@ -9,11 +9,12 @@
                 every region's truth
 --shenzhen DIR  real radiographs: DIR holds readings.csv and the images; location words are hidden from training. With
                 --test, a second folder like it is mapped, whose readings are used for nothing but the figures
+--locality      is the verdict "not local" right, of terms with a place and of terms of the whole lung?
 --retrieval     similar regions by look, by meaning and by both
 --scale         a million regions of 64 features: time and memory to fit, map and search
 
-FILE gets a part for each that was asked for: "linking", "shenzhen", "retrieval", "scale". Results of --demo are
-appended to a file in --work as they come; what is done is skipped when the command is repeated.
+FILE gets a part for each that was asked for: "linking", "shenzhen", "locality", "retrieval", "scale". Results of --demo
+are appended to a file in --work as they come; what is done is skipped when the command is repeated.
 """
 
 import argparse
@@ -42,6 +43,7 @@ def main():
     parser.add_argument("--demo", action="store_true", help="measure all mappers on phantoms")
     parser.add_argument("--shenzhen", type=Path, metavar="TRAIN_DIR", help="real radiographs to learn from")
     parser.add_argument("--test", type=Path, metavar="TEST_DIR", help="real radiographs to map; else held-out folds")
+    parser.add_argument("--locality", action="store_true", help="measure the verdict of terms that have no place")
     parser.add_argument("--retrieval", action="store_true", help="measure retrieval on phantoms")
     parser.add_argument("--scale", action="store_true", help="measure a million regions")
     parser.add_argument("--seeds", type=int, default=5, help="of phantoms, reports and mappers")
@@ -65,8 +67,8 @@ def main():
     ):
         for name in set(given.split(",")) - {""} - set(known):
             parser.error(f"no {what} is called {name!r}; there are {', '.join(known)}")
-    if not (args.demo or args.shenzhen or args.retrieval or args.scale or args.docs):
-        parser.error("nothing is asked for: --demo, --shenzhen, --retrieval, --scale or --docs")
+    if not (args.demo or args.shenzhen or args.locality or args.retrieval or args.scale or args.docs):
+        parser.error("nothing is asked for: --demo, --shenzhen, --locality, --retrieval, --scale or --docs")
     if args.test and not args.shenzhen:
         parser.error("--test needs the folder to learn from: --shenzhen TRAIN_DIR")
     args.work.mkdir(parents=True, exist_ok=True)
@@ -81,6 +83,10 @@ def main():
         from linking_shenzhen import measure as measure_shenzhen
 
         asked["shenzhen"] = _part(measure_shenzhen(args.shenzhen, args.test), "shenzhen")
+    if args.locality:
+        from linking_locality import measure as measure_locality
+
+        asked["locality"] = measure_locality(args.work, range(args.seeds), args.share)
     if args.retrieval:
         from linking_retrieval import measure as measure_retrieval
 

@@ -36,6 +36,8 @@ def summary(rows):
         }
         for name in ("fit_seconds", "ms_per_image", "deletion_passed", "deletion_ratio", "calls", "emission_error"):
             entry[name] = _mean([row.get(name) for row in own])
+        known = [term for row in own for term in row.get("calibrated", {}).values()]
+        entry["calibrated"] = {name: _mean([term[name] for term in known]) for name in known[0]} if known else None
         found.append(entry)
     return found
 
@@ -67,8 +69,9 @@ def write_docs(rows, parts, folder):
         for finish in FINISHES:
             words = words.replace(f"[[table {kind} {finish}]]", _table(entries, kind, finish))
         words = words.replace(f"[[terms {kind}]]", _terms(entries, kind))
-    words = words.replace("[[aims]]", _aims(entries)).replace("[[times]]", _times(entries))
-    for name, write in (("shenzhen", _shenzhen), ("retrieval", _retrieval), ("scale", _scale)):
+    for name, write in (("aims", _aims), ("calibration", _calibration), ("times", _times)):
+        words = words.replace(f"[[{name}]]", write(entries))
+    for name, write in _PARTS.items():
         words = words.replace(f"[[{name}]]", write(parts[name]) if name in parts else "*Not measured.*")
     words = words.replace("[[unseen]]", _unseen(summary([row for row in rows if row["seed"] not in CHOSEN_BY])))
     words = words.replace("[[default]]", f"`{DEFAULT}`")
@@ -89,7 +92,7 @@ def _table(entries, kind, finish):
         if not own:
             continue
         seeds = sorted({entry["seeds"] for entry in own})
-        lines += [f"\n**{noise}** ({seeds[-1]} seeds)\n"]
+        lines += [f"\n**{noise}** ({seeds[-1]} seed{'s' if seeds[-1] > 1 else ''})\n"]
         lines += ["| mapper | " + " | ".join(COLUMNS) + " |", "| --- |" + " --- |" * len(COLUMNS)]
         own.sort(key=lambda entry: -entry["region_auroc"]["mean"])
         for entry in own:
@@ -144,6 +147,12 @@ def _aims(entries):
                     f"calls | {entry['deletion_passed']:.0%} of {entry['calls']:.0f} calls a seed, "
                     f"{entry['deletion_ratio']:.0f} times in the median | {_yes(entry['deletion_passed'] >= 0.9)} |"
                 )
+            if noise == "asym20" and entry["calibrated"]:
+                error = entry["calibrated"]["error"]
+                lines.append(
+                    f"| {noise}: calibration error of the probability of an image at most 0.05 | {error:.3f} | "
+                    f"{_yes(error <= 0.05)} |"
+                )
             local = [v for t, v in entry["terms"]["pointing"].items() if t not in NOT_LOCAL]
             wanted = {"clean": 0.70, "sym20": 0.62}.get(noise)
             if wanted:
@@ -151,6 +160,16 @@ def _aims(entries):
                 lines.append(
                     f"| {noise}: pointing of local terms at least {wanted:.2f} | {mean:.2f} | {_yes(mean >= wanted)} |"
                 )
+    return "\n".join(lines) if len(lines) > 2 else "*Not measured.*"
+
+
+def _calibration(entries):
+    own = _of(entries, kind="radiographs", finish="mapped", mapper=DEFAULT)
+    lines = ["| noise | calibration error | Brier score | Brier score of the prevalence |", "| --- | --- | --- | --- |"]
+    for entry in own:
+        if entry["calibrated"]:
+            figures = [f"{entry['calibrated'][name]:.3f}" for name in ("error", "brier", "brier_prevalence")]
+            lines.append(f"| {entry['noise']} | " + " | ".join(figures) + " |")
     return "\n".join(lines) if len(lines) > 2 else "*Not measured.*"
 
 
@@ -183,6 +202,30 @@ def _shenzhen(part):
             lines.append(
                 f"| {name.replace('_', ' ')} | {written} | " + ("" if low is None else f"{low:.3f}–{high:.3f}") + " |"
             )
+    return "\n".join(lines)
+
+
+def _locality(rows):
+    heads = (
+        "noise",
+        "term",
+        "local",
+        "not local",
+        "no verdict",
+        "share of the image",
+        "image AUROC",
+        "without its highest",
+    )
+    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " --- |" * (len(heads) - 1)]
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["noise"], row["term"]), []).append(row)
+    for (noise, term), own in groups.items():
+        told = [str(sum(row["verdict"] == verdict for row in own)) for verdict in ("local", "not local", "")]
+        half = _mean([row["half"] for row in own])
+        told += ["" if half is None else f"{half:.0%}"]
+        told += [f"{np.mean([row[name] for row in own]):.2f}" for name in ("auroc", "auroc_left")]
+        lines.append(f"| {noise} | `{term}` | " + " | ".join(told) + " |")
     return "\n".join(lines)
 
 
@@ -226,3 +269,6 @@ def _scale(part):
             memory = f"{own['memory_mb']:.0f}" if "memory_mb" in own else ""
             lines.append(f"| {told} | {own['cpu_s']:.1f} | {memory} | {more} |")
     return "\n".join(lines)
+
+
+_PARTS = {"shenzhen": _shenzhen, "locality": _locality, "retrieval": _retrieval, "scale": _scale}

@@ -10,7 +10,7 @@ from linking_regions import descriptors
 from torch.nn import functional
 
 from phenotype.linking import figures
-from phenotype.linking.calibration import calibrate
+from phenotype.linking.calibration import calibrate, calibration_error
 from phenotype.linking.evidence import image_score
 from phenotype.linking.faithful import deletion
 from phenotype.linking.mapper import DENIED, POSSIBLE, Bag
@@ -134,7 +134,7 @@ def measure(kind, name, noise, seed, work, share=1.0, **settings):
     scored = (time.process_time() - begin) / (len(judged) + len(finish.chosen))
     about = {"kind": kind, "mapper": name, "noise": noise, "seed": seed, "share": share, "fit_seconds": fitted}
     about |= {"ms_per_image": 1000 * scored, "train": len(bags), "test": len(ph.of("test"))}
-    faith = _deletions(seen, mapper, name, finish, mapped, said)
+    faith = _trust(seen, mapper, name, finish, mapped, said)
     pooled = {"mapped": {i: image_score(mapped[i]) for i in judged}}
     pooled["bare"] = {i: mapper.image_score(seen.of(i, name)) for i in judged}
     rows = [
@@ -200,27 +200,34 @@ def _figures(seen, scores, pooled, seed):
     }
 
 
-def _deletions(seen, mapper, name, finish, mapped, said):
-    """The deletion test in test images that are called to have a term: the call is calibrated on reports of others."""
+def _trust(seen, mapper, name, finish, mapped, said):
+    """What the calibrated probability of an image is worth, and the deletion test in images that are called to have a
+    term. Probability and call are calibrated on reports of other images, and judged by the truth of the test's."""
     validation, test = seen.ph.of("validation"), seen.ph.of("test")
-    scores = {i: image_score(mapped[i]) for i in (*validation, *test)}
+    own, scores = (np.stack([image_score(mapped[i]) for i in part]) for part in (validation, test))
     table = getattr(mapper, "emission_", None)
-    ratios = []
-    for term in range(len(seen.ph.terms)):
-        own = np.array([scores[i][term] for i in validation])
-        calibration = calibrate(own, said[validation, term], table, term)
-        for i in test:
-            if calibration.call(float(scores[i][term])) == "here":
+    ratios, calibrated = [], {}
+    for t, term in enumerate(seen.ph.terms):
+        calibration = calibrate(own[:, t], said[validation, t], table, t)
+        truth, p = seen.present[test, t], calibration.curve(scores[:, t])
+        calibrated[term] = {
+            "error": calibration_error(p, truth),
+            "brier": float(np.mean((p - truth) ** 2)),
+            "brier_prevalence": float(
+                truth.mean() * (1 - truth.mean())
+            ),  # of one who knows nothing but how many have it
+        }
+        for i, score in zip(test, scores[:, t], strict=True):
+            if calibration.call(float(score)) == "here":
                 empty = finish(i, mapper.score(seen.usual_looks(i, name)))
-                found = deletion(image_score, mapped[i][:, term : term + 1], empty[:, term : term + 1])[0]
+                found = deletion(image_score, mapped[i][:, t : t + 1], empty[:, t : t + 1])[0]
                 ratios.append(found.ratio)
-    if not ratios:
-        return {"calls": 0, "deletion_passed": None, "deletion_ratio": None}
     finite = np.minimum(ratios, 1e3)
     return {
+        "calibrated": calibrated,
         "calls": len(ratios),
-        "deletion_passed": float(np.mean(finite >= 3)),
-        "deletion_ratio": float(np.median(finite)),
+        "deletion_passed": float(np.mean(finite >= 3)) if ratios else None,
+        "deletion_ratio": float(np.median(finite)) if ratios else None,
     }
 
 

@@ -32,6 +32,7 @@ TERMS = {
     "radiographs": ("nodule", "pleural_effusion", "consolidation", "pneumothorax", "cardiomegaly", "fibrosis_ild"),
     "volumes": ("nodule", "pleural_effusion"),
 }
+DIFFUSE = ("hyperinflation", "edema_congestion")  # both lungs; drawn, but no report here names them
 NOT_LOCAL = ("cardiomegaly",)  # the heart is where it always is; that it is large shows all around
 COUNTS = {"radiographs": (1200, 200, 400), "volumes": (200, 40, 80)}  # to learn from, to tune on, to test
 PARTS = ("train", "validation", "test")
@@ -82,7 +83,7 @@ class Phantoms:
 
 def phantoms(kind, seed, work, share=1.0):
     """The phantoms of a seed, drawn once and kept in `work`; `share` of their number."""
-    counts = tuple(max(20, round(share * n)) for n in COUNTS[kind])
+    counts = _counts(kind, share)
     work.mkdir(parents=True, exist_ok=True)
     told = repr((REVISION, kind, seed, counts, SIZE, PATCH, STRIDE, CUBE, STEP, SHOWS))
     path = Path(work) / f"{kind}-{seed}-{hashlib.sha256(told.encode()).hexdigest()[:10]}.npz"
@@ -94,6 +95,12 @@ def phantoms(kind, seed, work, share=1.0):
             path.with_suffix(".part").replace(path)
     with np.load(path) as kept:
         return Phantoms(kind, **{name: kept[name] for name in kept.files})
+
+
+def diffuse(seed, share=1.0):
+    """Which radiographs of a seed have each finding of DIFFUSE (images, findings)."""
+    studies = _studies(seed, _counts("radiographs", share))
+    return np.array([[any(lesion.finding == name for lesion in s.lesions) for name in DIFFUSE] for s in studies])
 
 
 def reports(present, noise, seed):
@@ -111,8 +118,16 @@ def reports(present, noise, seed):
     return np.where(asserted, np.where(hedged, 1, 0), np.where(silent, 3, 2)).astype(np.int8)
 
 
+def _counts(kind, share):
+    return tuple(max(20, round(share * n)) for n in COUNTS[kind])
+
+
+def _studies(seed, counts):
+    return [study for study in draw_studies(2 * sum(counts), 0, 1000 + seed) if not _left_out(study)][: sum(counts)]
+
+
 def _radiographs(seed, counts):
-    studies = [study for study in draw_studies(2 * sum(counts), 0, 1000 + seed) if not _left_out(study)][: sum(counts)]
+    studies = _studies(seed, counts)
     boxes = grid((SIZE, SIZE), PATCH, STRIDE)
     pixels = np.zeros((len(studies), SIZE, SIZE), np.float16)
     truth = np.zeros((len(studies), len(boxes), len(TERMS["radiographs"])), bool)

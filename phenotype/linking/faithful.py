@@ -1,8 +1,9 @@
 """Is a map what the score rests on? The deletion test, and whether a finding is seen at a place at all.
 
 Where the regions that a map marks are replaced by what is usual at their place, the score of the image must fall, and
-by more than when as many regions are replaced at random (V. Petsiuk et al., "RISE", BMVC 2018, for pixels). The score
-of an enlarged heart falls little whichever regions are replaced: its evidence is everywhere, and its map is none.
+by more than when as many regions are replaced at random (V. Petsiuk et al., "RISE", BMVC 2018, for pixels). Where
+the score falls little whichever regions are replaced, the evidence is everywhere, and the map is none. Few findings are
+as even as that: an enlarged heart and inflated lungs show more at some places than at others (docs/linking.md).
 """
 
 from collections.abc import Callable, Sequence

@@ -25,7 +25,7 @@ def deletions_of(kind, images=20):
 
 @pytest.mark.parametrize(("kind", "verdict"), [("small", "local"), ("large", "local"), ("everywhere", "not local")])
 def test_local_and_not_local_findings(kind, verdict):
-    """A big heart shows in all regions: no part of the image holds half of the evidence."""
+    """What shows in all regions alike: no part of the image holds half of the evidence."""
     assert locality(deletions_of(kind)) == verdict
 
 
