@@ -52,6 +52,10 @@ run = "classify"
 [[stage]]
 run = "label"
 
+# where each image lies in a common space, so that models see the same part of everybody, and places can be compared
+[[stage]]
+run = "normalize"
+
 # models of the normal learn from studies that were reported normal
 [[stage]]
 run = "cohort"
@@ -86,19 +90,20 @@ called = "all"
 run = "train"
 model = "cae"
 cohort = "all"
+framing = "thorax"
 
 [[stage]]
 run = "train"
 model = "cae"
 cohort = "all"
-patch = 16
+framing = "thorax"
+patch = 32
+resolution = 256
 
 [[stage]]
 run = "embed"
-
-# where each image lies in a common space, so that places can be compared
-[[stage]]
-run = "normalize"
+resolution = 256
+stride = 16
 
 # what rules, sections and the second reader say, weighed against each other
 [[stage]]

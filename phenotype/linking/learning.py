@@ -16,7 +16,7 @@ from phenotype.linking.faithful import Deletion, Locality, deletion, locality
 from phenotype.linking.location import Location
 from phenotype.linking.mapper import DENIED, POSSIBLE, PRESENT, STATES, UNMENTIONED, Bag, TermMapper
 from phenotype.linking.mappers import MAPPERS
-from phenotype.linking.maps import peak, pixel_boxes, pixel_map, side_of
+from phenotype.linking.maps import side_of
 from phenotype.linking.neighbours import smoothed
 from phenotype.linking.places import Usual, cells
 from phenotype.models.files import ModelFileError, read_manifest, read_tensors, write_manifest, write_tensors
@@ -25,7 +25,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 FAR = 6.0  # standard deviations from what is usual; what is further is as far
-MAP = (64, 64)  # a map is drawn on this grid to find its peak
+MIDDLE = 0.02  # of the image's width, to either side of its middle: neither right nor left
 PLAIN = 30  # images of which no term is asserted, to know what is usual
 LEAST = 10  # images that deny a term, to know what it scores where it is not
 _SAMPLE = 500  # images that tell what is usual
@@ -332,18 +332,19 @@ def _median_ratio(tests: Sequence[Deletion]) -> float | None:
 def _mapped(
     concept: str, score: float, values: Floats, regions: Regions, calibration: Calibration, test: Deletion
 ) -> MappedTerm:
-    found = int(regions.slices[int(values.argmax())])
-    there = regions.slices == found
-    top = peak(pixel_map(values[there], pixel_boxes(regions.boxes[there], MAP), MAP))
+    # The centre of the highest region, not the peak of a map drawn of them all: at the border of what is seen fewer
+    # regions overlap, so that the mean of those that cover a pixel is highest there.
+    top = int(values.argmax())
+    row, column = (regions.boxes[top, :2] + regions.boxes[top, 2:]) / 2
     return MappedTerm(
         concept,
         score,
         float(calibration.curve(score)),
         calibration.call(score),
-        found,
-        (top.row + 0.5) / MAP[0],
-        (top.column + 0.5) / MAP[1],
-        side_of(top.column, MAP[1], margin=1.0) if regions.frontal else "",
+        int(regions.slices[top]),
+        float(row),
+        float(column),
+        side_of(float(column), 1, midline=0.5, margin=MIDDLE) if regions.frontal else "",
         test.top,
         test.random,
         values,

@@ -66,7 +66,7 @@ class Linear(LogSumExp):
     def train(self, told: Stack) -> Self:
         """Learn from stacked bags, in two turns where there are late features."""
         if self.late:
-            known = self._known(told.regions.shape[1])
+            known = self.known(told.regions.shape[1])
             if not known.any() or self.late + self.after > known.size:
                 raise CannotLearn(
                     f"of {known.size} features {self.late} are late and {self.after} come after: none to begin with"
@@ -93,12 +93,12 @@ class Linear(LogSumExp):
         if early is not None:
             assert isinstance(network, nn.Linear)  # noqa: S101  made above
             with torch.no_grad():
-                known = torch.from_numpy(self._known(network.weight.shape[1]))
+                known = torch.from_numpy(self.known(network.weight.shape[1]))
                 network.weight[:, known] = torch.from_numpy(early["weight"])
                 network.bias.copy_(torch.from_numpy(early["bias"]))
 
-    def _known(self, count: int) -> NDArray[np.bool_]:
-        """Which of the features (count,) are not late."""
+    def known(self, count: int) -> NDArray[np.bool_]:
+        """Which of `count` features are not late."""
         return ~((np.arange(count) >= count - self.after - self.late) & (np.arange(count) < count - self.after))
 
     def parameters(self) -> dict[str, NDArray[Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sqlalchemy import literal, select
+from sqlalchemy import func, literal, select
 from sqlalchemy.orm import Session
 
 from db.queries.labels import common_concepts, label_states
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from phenotype.linking.learning import Regions, Said
 
 BODY, NONE = "body", "none"
+FEW = 1000  # radiographs, of which a linear mapper makes more than ferns and networks
 
 
 def _regions(session: Session, run_id: str, space: str, condition: Any) -> Iterable[tuple[str, str, str, "Regions"]]:
@@ -81,6 +82,22 @@ def _regions(session: Session, run_id: str, space: str, condition: Any) -> Itera
         yield image, study, patient, Regions(vectors, slices, boxes, fold, frontal, axes)
 
 
+def _paired(session: Session, embeddings: str) -> bool:
+    """Whether regions are described by their difference from the mirrored place too."""
+    recipe = session.get_one(Run, embeddings).recipe
+    return recipe.get("descriptors") == "paired" and recipe.get("regions") == "patches"
+
+
+def _suited(session: Session, stage: "Link") -> str:
+    """The mapper for as many images as the cohort has: of few radiographs a network and ferns learn too much."""
+    members = select(CohortStudy.study_id).where(CohortStudy.cohort_id == stage.cohort)
+    embedded = select(func.count()).select_from(Embedding).join(Image, Image.id == Embedding.image_id)
+    embedded = embedded.where(Embedding.run_id == stage.embeddings, Image.study_id.in_(members))
+    radiographs = embedded.where(Image.kind == "radiograph")
+    few = session.scalars(embedded).one() < FEW and session.scalars(radiographs).one() > 0
+    return "linear" if few and _paired(session, stage.embeddings) else "combined"
+
+
 @dataclass(frozen=True, slots=True)
 class LinkInput:
     """Regions of each image, what is said of it, and its patient; `late` of their features, those before FEATURES,
@@ -105,7 +122,11 @@ class Link(Fit):
         "", "where regions are: the run of 'normalize'; nothing for the newest of these images, or 'body'"
     )
     words: bool = knob(True, "whether words for a side or a place say where a term is learned")
-    mapper: str = knob("combined", "how terms are mapped, by name: combined, ferns, noisy-or, log-sum-exp, top-k, ...")
+    mapper: str = knob(
+        "",
+        "how terms are mapped, by name: combined, linear, ferns, noisy-or, log-sum-exp, top-k, ...; nothing for "
+        "what suits the number of images",
+    )
     least: int = knob(10, "studies that a term must be seen in, and not be seen in, to be learned")
     ferns: int = knob(128, "number of random ferns")
     depth: int = knob(8, "questions of a fern")
@@ -132,7 +153,7 @@ class Link(Fit):
         if space != BODY:
             images = session.get_one(Run, stage.embeddings).recipe["images"]
             space = find_run(session, "normalize", space) if space else newest_run(session, "normalize", images=images)
-        stage = replace(stage, weights=weights, space=space or BODY)
+        stage = replace(stage, weights=weights, space=space or BODY, mapper=self.mapper or _suited(session, stage))
         built_on = [stage.cohort, stage.embeddings, stage.labels, stage.weights, stage.space]
         return replace(stage, upstream=done_by(session, built_on))
 
@@ -151,9 +172,7 @@ class Link(Fit):
                 if told.concept in number:
                     words.setdefault(told.study, []).append((number[told.concept], told.side, told.sites))
         members = select(CohortStudy.study_id).where(CohortStudy.cohort_id == ids[0])
-        described = session.get_one(Run, self.embeddings).recipe
-        paired = described.get("descriptors") == "paired" and described.get("regions") == "patches"
-        link = LinkInput(concepts, [], [], late=len(descriptors.columns()) if paired else 0)
+        link = LinkInput(concepts, [], [], late=len(descriptors.columns()) if _paired(session, self.embeddings) else 0)
         condition = Image.study_id.in_(members)
         for _image, study, patient, regions in _regions(session, self.embeddings, self.space, condition):
             if study not in states:

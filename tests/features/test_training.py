@@ -124,7 +124,8 @@ def test_a_mask_is_drawn(place):
     assert load_model(folder).name == "pix2pix" and read_training(folder)["about"]["target"] == "body"
 
 
-def test_models_see_the_thorax_once_radiographs_lie_in_the_common_space(place):
+def test_models_see_the_thorax_once_radiographs_lie_in_the_common_space(place, monkeypatch):
+    monkeypatch.setattr("phenotype.normalization.mean.LEAST", 20)
     with pytest.raises(Refused, match="`phenotype normalize` first"):
         place.run("train", cohort="all", framing="thorax", **SMALL)
     run = place.run("normalize").run_id
@@ -138,6 +139,7 @@ def test_models_see_the_thorax_once_radiographs_lie_in_the_common_space(place):
         placed = list(session.scalars(select(Alignment).where(Alignment.run_id == run, Alignment.accepted)))
         images = len(list(session.scalars(select(Image.id).where(Image.kind == "radiograph"))))
         assert len(placed) > 0.8 * images
+        assert {row.route for row in placed} == {"mean"}
         strange = placed[0].image_id
         placed[0].accepted = False
     embedded = place.run("embed", whole="whole", patches="parts", resolution=32)

@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from phenotype.imaging.descriptors import contralateral
+from phenotype.linking.combined import Combined
 from phenotype.linking.linear import Linear
 from phenotype.linking.mapper import DENIED, PRESENT, Bag, CannotLearn
 
@@ -46,6 +47,17 @@ def test_the_other_side_helps_once_it_is_known_which_side_is_strange():
     assert weights[4] > 0.2 and weights[7] < -0.2  # the signs are those of the finding
     again = Linear.from_arrays(with_late.to_arrays())
     np.testing.assert_array_equal(again.score(others[0].regions), with_late.score(others[0].regions))
+
+
+def test_ferns_and_a_network_do_not_see_it_and_a_linear_mapper_joins_them():
+    (bags, _), (others, sides) = lungs(200, 0), lungs(120, 1)
+    settings = {"epochs": 8, "ferns": 64, "depth": 5, "place": 1, "repeat": 1}
+    both_strange = side_auroc(Combined(**settings).fit(bags), others, sides)
+    joined = Combined(late=4, **settings).fit(bags)
+    assert side_auroc(joined, others, sides) > max(0.85, both_strange + 0.05)
+    again = Combined.from_arrays(joined.to_arrays())
+    np.testing.assert_array_equal(again.score(others[0].regions), joined.score(others[0].regions))
+    np.testing.assert_array_equal(again.image_score(others[0].regions), joined.image_score(others[0].regions))
 
 
 def test_other_features_may_come_after_the_late_ones():

@@ -68,6 +68,18 @@ def test_votes_of_a_table_count_and_make_a_run_of_their_own(made, tmp_path):
         run_stage(Weigh(cohort="all", votes=str(tmp_path / "nowhere.csv")), database, home)
 
 
+def test_few_radiographs_that_are_compared_with_the_mirrored_place_get_a_linear_mapper(made, monkeypatch):
+    database, home = made
+    assert resolved(Link(cohort="all"), database, home).mapper == "combined"  # as the sample's are described
+    with database.writing() as session:
+        run = session.get_one(Run, RUN_ID["embed"])
+        run.recipe = run.recipe | {"descriptors": "paired", "regions": "patches"}
+    assert resolved(Link(cohort="all"), database, home).mapper == "linear"
+    assert resolved(Link(cohort="all", mapper="ferns"), database, home).mapper == "ferns"
+    monkeypatch.setattr("phenotype.linking.stage.FEW", 3)
+    assert resolved(Link(cohort="all"), database, home).mapper == "combined"
+
+
 def test_link_takes_the_newest_weights_and_space_unless_told_otherwise(made):
     database, home = made
     run = run_stage(Weigh(cohort="all", least=3), database, home).run_id
