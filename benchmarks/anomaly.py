@@ -15,9 +15,6 @@ what is done is skipped when the command is repeated (--again NAME to do a model
 import argparse
 import json
 import os
-import time
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -27,6 +24,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 from anomaly_data import Dataset  # noqa: E402
 from anomaly_docs import write_docs  # noqa: E402
 from anomaly_models import BEST, ROWS, measure, names  # noqa: E402
+from jobs import Rows, run  # noqa: E402
 
 
 def main():
@@ -49,94 +47,37 @@ def main():
     chosen = names() if args.model == "all" else [BEST["name"]] if args.model == "best" else args.model.split(",")
     for name in set(chosen) - set(ROWS()):
         parser.error(f"no model is called {name!r}; there are {', '.join(sorted(ROWS()))}")
-    done = Results(args.work / "results.jsonl", set(args.again.split(",")) - {""})
-    run(data, chosen, args, done)
-    results = done.of({one.name: one.key for one in data} if data else None, args.share)
+    again = set(args.again.split(",")) - {""}
+    rows = Rows(args.work / "results.jsonl", lambda row: row["model"] in again or row["trained"] in again)
+    jobs = to_do(data, chosen, args, rows)
+    for one in {job[0].name: job[0] for job in jobs}.values():
+        print(f"{one.name}: {len(one.films)} images", flush=True)
+    run(
+        jobs,
+        measure,
+        (args.share,),
+        rows,
+        processes=args.jobs,
+        told=lambda job: f"{job[0].name} {job[1]} seed {job[2]}",
+        brief=lambda row: f"{row['data']} {row['image_auroc']:.3f}",
+    )
+    keys = {one.key for one in data}
+    results = [row for row in rows.last("data", "model", "seed", share=args.share) if not keys or row["key"] in keys]
+    results.sort(key=lambda row: (row["data"], row["model"], row["seed"]))
     if args.json:
         args.json.write_text(json.dumps({"results": results, "best": BEST}, indent=1) + "\n")
     if args.docs:
         write_docs(results, BEST, Path(__file__).resolve().parents[1] / "docs")
 
 
-def run(data, chosen, args, done):
-    """Do what is not done yet, `--jobs` at a time; a job that fails is told and leaves the others alone."""
+def to_do(data, chosen, args, rows):
+    """Jobs (data, model, seed) that are not done yet."""
     jobs = [(one, name, seed) for seed in range(args.seeds) for one in data for name in chosen]
-    jobs = [job for job in jobs if args.only in f"{job[0].name} {job[1]} {job[2]}" and not done.has(*job, args.share)]
+    jobs = [(one, name, seed) for one, name, seed in jobs if args.only in f"{one.name} {name} {seed}"]
+    done = [(row["key"], row["model"], row["seed"]) for row in rows.rows if row["share"] == args.share]
+    jobs = [(one, name, seed) for one, name, seed in jobs if (one.key, name, seed) not in set(done)]
     # Members of an ensemble are trained once: alone first, so that the ensemble finds them.
-    jobs.sort(key=lambda job: "+" in job[1])
-    for one in {job[0].name: job[0] for job in jobs}.values():
-        print(f"{one.name}: {len(one.films)} images", flush=True)
-    started = time.monotonic()
-    failed = 0
-    for number, (job, future) in enumerate(finished(jobs, args), 1):
-        one, name, seed = job
-        minutes = (time.monotonic() - started) / 60
-        told = f"[{number}/{len(jobs)}, {minutes:.1f} min] {one.name} {name} seed {seed}"
-        try:
-            rows = future.result()
-        except Exception as error:
-            failed += 1
-            print(f"{told} FAILED: {type(error).__name__}: {error}", flush=True)
-            continue
-        done.add(rows)
-        print(f"{told}: " + ", ".join(f"{row['data']} {row['image_auroc']:.3f}" for row in rows), flush=True)
-    if failed:
-        print(f"{failed} of {len(jobs)} failed; repeat the command to try them again")
-
-
-def finished(jobs, args):
-    """Each job with its future, as they end."""
-    if args.jobs < 1:
-        for job in jobs:
-            future = Future()
-            try:
-                future.set_result(measure(*job, args.share))
-            except Exception as error:
-                future.set_exception(error)
-            yield job, future
-        return
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(measure, *job, args.share): job for job in jobs}
-        for future in as_completed(running):
-            yield running[future], future
-
-
-class Results:
-    """Rows of results, a JSON object a line, appended as they come; a line cut short by a crash is not counted."""
-
-    def __init__(self, path, again):
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.rows = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    self.rows.append(json.loads(line))
-                except ValueError:
-                    continue
-        if again:
-            self.rows = [row for row in self.rows if row["model"] not in again and row["trained"] not in again]
-        beside = path.with_suffix(".part")
-        beside.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        beside.replace(path)
-
-    def has(self, data, name, seed, share):
-        key = (data.key, name, seed, share)
-        return any((row["key"], row["model"], row["seed"], row["share"]) == key for row in self.rows)
-
-    def add(self, rows):
-        self.rows += rows
-        with self.path.open("a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
-
-    def of(self, keys, share):
-        """The rows of these data sets (all, where None), sorted."""
-        rows = [row for row in self.rows if keys is None or row["key"] in keys.values()]
-        # Two commands at once may both have measured one: the last counts.
-        rows = {(row["data"], row["model"], row["seed"]): row for row in rows if row["share"] == share}.values()
-        return sorted(rows, key=lambda row: (row["data"], row["model"], row["seed"]))
+    return sorted(jobs, key=lambda job: "+" in job[1])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from phenotype.models.files import load_model
 from phenotype.models.train import train
 
 # The recommended models. `name` scores images; it was chosen on seed 0 of Kermany and Shenzhen, labels in view.
-BEST = {"name": "fused:denoiser+radiograph", "maps": "fused", "pretrained": "fused:denoiser+patchcore-lite0+radiograph"}
+BEST = {"name": "radiograph+symmetry", "maps": "fused", "pretrained": "fused:denoiser+patchcore-lite0+radiograph"}
 NO_DETECTORS = {  # told classes, made for something else, or there as a scoring of another training
     "classifier",
     "dcgan",  # anogan:P_D
@@ -31,7 +31,7 @@ NO_DETECTORS = {  # told classes, made for something else, or there as a scoring
     "coarse-dae",  # fused:denoiser
     "planted",  # fused:detector
 }
-ENSEMBLES = (BEST["name"], BEST["pretrained"], "fused+radiograph")
+ENSEMBLES = (BEST["name"], BEST["pretrained"], "fused+radiograph", "fused:denoiser+radiograph")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ VARIANTS = {
     "gmm:density": Row("gmm", scored_by={"term": "density"}),
     "fused:denoiser": Row("fused", scored_by={"term": "denoiser"}),
     "fused:detector": Row("fused", scored_by={"term": "detector"}),
+    "symmetry:asymmetry": Row("symmetry", size=128, scored_by={"term": "asymmetry"}),
+    "symmetry:sharpness": Row("symmetry", size=128, scored_by={"term": "sharpness"}),
 }
 # Families that want something else than 64 x 64 pixels and their own defaults.
 SETTINGS = {
@@ -65,6 +67,7 @@ SETTINGS = {
     "padim-lite0": Row("padim-lite0", size=128),
     "texture": Row("texture", size=128),
     "radiograph": Row("radiograph", size=128),
+    "symmetry": Row("symmetry", size=128),
 }
 FULL = {"fused", "radiograph"}  # the recommended ones train in full, whatever --share says
 

@@ -20,9 +20,6 @@ are appended to a file in --work as they come; what is done is skipped when the 
 import argparse
 import json
 import os
-import time
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -30,10 +27,12 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"  # before numpy: each job is one thread
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from jobs import Rows, run  # noqa: E402
 from linking_docs import summary, write_docs  # noqa: E402
 from linking_measure import CEILING, measure, names  # noqa: E402
 from linking_phantoms import NOISES, TERMS  # noqa: E402
 
+KEYS = ("kind", "mapper", "noise", "seed", "finish")  # what a row is of
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
@@ -72,13 +71,22 @@ def main():
     if args.test and not args.shenzhen:
         parser.error("--test needs the folder to learn from: --shenzhen TRAIN_DIR")
     args.work.mkdir(parents=True, exist_ok=True)
-    done = Results(args.work / "results.jsonl", set(args.again.split(",")) - {""})
+    again = set(args.again.split(",")) - {""}
+    rows = Rows(args.work / "results.jsonl", lambda row: row["mapper"] in again)
     kept = args.work / "parts.json"
     parts = json.loads(kept.read_text()) if kept.exists() else {}
     asked = {}
     if args.demo:
-        run(args, done)
-        asked["linking"] = summary(done.of(args.share))
+        run(
+            to_do(args, rows),
+            measure,
+            (args.work, args.share),
+            rows,
+            processes=args.jobs,
+            told=lambda job: " ".join(map(str, job)),
+            brief=lambda row: f"{row['finish']} {row['region_auroc']:.3f}",
+        )
+        asked["linking"] = summary(rows.last(*KEYS, share=args.share))
     if args.shenzhen:
         from linking_shenzhen import measure as measure_shenzhen
 
@@ -99,7 +107,7 @@ def main():
     if args.json:
         args.json.write_text(json.dumps(asked, indent=1) + "\n")
     if args.docs:
-        write_docs(done.of(args.share), parts | asked, DOCS)
+        write_docs(rows.last(*KEYS, share=args.share), parts | asked, DOCS)
 
 
 def _part(found, name):
@@ -107,8 +115,8 @@ def _part(found, name):
     return found.get(name, found)
 
 
-def run(args, done):
-    """Do what is not done yet, `--jobs` at a time; a job that fails is told and leaves the others alone."""
+def to_do(args, rows):
+    """Jobs (kind, mapper, noise, seed) that are not done yet."""
     jobs = []
     for seed in range(args.seeds):
         for kind in args.kinds.split(","):
@@ -116,71 +124,8 @@ def run(args, done):
             for noise in args.noises.split(","):
                 # what is told the truth reads no report
                 jobs += [(kind, name, noise, seed) for name in chosen if name != CEILING or noise == "clean"]
-    jobs = [job for job in jobs if args.only in " ".join(map(str, job)) and not done.has(*job, args.share)]
-    started, failed = time.monotonic(), 0
-    for number, (job, future) in enumerate(finished(jobs, args), 1):
-        told = f"[{number}/{len(jobs)}, {(time.monotonic() - started) / 60:.1f} min] {' '.join(map(str, job))}"
-        try:
-            rows = future.result()
-        except Exception as error:
-            failed += 1
-            print(f"{told} FAILED: {type(error).__name__}: {error}", flush=True)
-            continue
-        done.add(rows)
-        print(f"{told}: " + ", ".join(f"{row['finish']} {row['region_auroc']:.3f}" for row in rows), flush=True)
-    if failed:
-        print(f"{failed} of {len(jobs)} failed; repeat the command to try them again")
-
-
-def finished(jobs, args):
-    """Each job with its future, as they end."""
-    if args.jobs < 1:
-        for job in jobs:
-            future = Future()
-            try:
-                future.set_result(measure(*job, args.work, args.share))
-            except Exception as error:
-                future.set_exception(error)
-            yield job, future
-        return
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(measure, *job, args.work, args.share): job for job in jobs}
-        for future in as_completed(running):
-            yield running[future], future
-
-
-class Results:
-    """Rows of results, a JSON object a line, appended as they come; a line cut short by a crash is not counted."""
-
-    def __init__(self, path, again):
-        self.path, self.rows = path, []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                self.rows.append(json.loads(line))
-            except ValueError:
-                continue
-        if again:
-            self.rows = [row for row in self.rows if row["mapper"] not in again]
-            beside = path.with_suffix(".part")
-            beside.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-            beside.replace(path)
-
-    def has(self, *job):
-        """Whether a job (kind, mapper, noise, seed, share) is done."""
-        return any(tuple(row[key] for key in ("kind", "mapper", "noise", "seed", "share")) == job for row in self.rows)
-
-    def add(self, rows):
-        """Keep rows, on disk before anything else happens."""
-        self.rows += rows
-        with self.path.open("a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
-
-    def of(self, share):
-        """The rows of this share of the images; of a job that two commands did, the last."""
-        keys = ("kind", "mapper", "noise", "seed", "finish")
-        return list({tuple(row[key] for key in keys): row for row in self.rows if row["share"] == share}.values())
+    done = {(row["kind"], row["mapper"], row["noise"], row["seed"]) for row in rows.rows if row["share"] == args.share}
+    return [job for job in jobs if args.only in " ".join(map(str, job)) and job not in done]
 
 
 if __name__ == "__main__":
