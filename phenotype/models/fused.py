@@ -3,6 +3,7 @@
 The sum of the standardised maps of principal components (`pca`), of a denoiser of coarse noise (`coarse`) and of a
 detector of planted anomalies (`planted`). They err in different places, and a lesion is in the same place for all.
 Sums of standardised detectors: Aggarwal and Sathe 2015, "Theoretical foundations and algorithms for outlier ensembles".
+The score is that of the sum; the map is the sum relative to the image's own mean and spread.
 """
 
 from __future__ import annotations
@@ -116,4 +117,14 @@ class Fused(base.ImageModel):
         else:
             standard = standard[:, [MEMBERS.index(self.recipe.term)]]
         maps = blur(standard, self.recipe.size / 64).squeeze(1)
-        return reduce_map(maps, self.recipe.reduction, inside), maps
+        return reduce_map(maps, self.recipe.reduction, inside), _within(maps)
+
+
+def _within(maps: Tensor) -> Tensor:
+    """Maps (n, *spatial) less their mean, by the root of their spread: more of where in an image than of how unusual.
+
+    By the whole spread, an image without a lesion would show as much as one with.
+    """
+    axes = tuple(range(1, maps.ndim))
+    spread = maps.std(axes, keepdim=True).clamp(min=1e-6)
+    return (maps - maps.mean(axes, keepdim=True)) / spread.sqrt()

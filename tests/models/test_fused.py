@@ -56,14 +56,18 @@ def test_planted_spots_are_found_and_the_denoiser_learns_it(fused):
     assert after > before + 0.2
 
 
-def test_the_map_is_the_blurred_sum_of_standardised_maps(fused):
+def test_the_map_is_the_blurred_sum_of_standardised_maps_by_the_root_of_its_spread(fused):
     x = torch.from_numpy(normal(100, SIZE, seed=1))
     members = [member.score(x)[1].numpy().astype(np.float64) for member in fused.members]
     left_out = fused.linear.residuals(fused.linear.left_out(x, len(x))).numpy().astype(np.float64)
     usual = [left_out, *members[1:]]
     total = sum((maps - own.mean()) / own.std() for maps, own in zip(members, usual, strict=True))
     by_hand = ndimage.gaussian_filter(total, (0, SIZE / 64, SIZE / 64), mode="reflect", truncate=3.5)
-    np.testing.assert_allclose(fused.score(x)[1].numpy(), by_hand, atol=1e-4)
+    scores, maps = fused.score(x)
+    np.testing.assert_allclose(scores, by_hand.mean(axis=(1, 2)), atol=1e-4)  # of the sum: how unusual the image is
+    centred = by_hand - by_hand.mean(axis=(1, 2), keepdims=True)
+    spread = by_hand.std(axis=(1, 2), keepdims=True, ddof=1)
+    np.testing.assert_allclose(maps, centred / np.sqrt(spread), atol=1e-4)
 
 
 def test_residual_maps_equal_those_by_hand():
