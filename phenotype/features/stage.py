@@ -1,7 +1,6 @@
 """Train, Embed and Score: this room's door to the database."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,6 +13,7 @@ from db.queries.labels import concept_ids, study_classes
 from db.queries.positions import accepted_places
 from db.tables import Alignment, Anomaly, Cohort, Embedding, Image, Region, Run
 from db.write import insert_rows
+from phenotype.features.together import check_together
 from phenotype.features.views import DESCRIPTORS, Look, Source
 from phenotype.imaging.cache import cache_folder
 from phenotype.imaging.thorax import window_of
@@ -238,22 +238,6 @@ def _as_learned(session: Session, run_id: str) -> tuple[str, dict[str, Any], str
     return kind, {f.name: recipe.get(f.name, f.default) for f in fields(Look)}, recipe.get("space", "")
 
 
-def _scored_together(runs: Sequence[Run], home: Path) -> None:
-    """Refused unless the models were calibrated on the same images: their scores are compared patient by patient."""
-    if len({run.id for run in runs}) < len(runs):
-        raise Refused("model", "a model is named twice; an ensemble is made of different ones")
-    for key in ("cohort", "images", "framing", "space", "window", "within"):
-        if len({run.recipe.get(key) for run in runs}) > 1:
-            raise Refused("models", f"models scored together must have learned with the same '{key}'")
-    if len({run.recipe["watch"] != "none" for run in runs}) > 1:
-        raise Refused("models", "models scored together must be watched all, or none: a watched one calibrates on less")
-    for run in runs:
-        if run.recipe["patch"]:
-            raise Refused("models", f"'{run.label}' has learned from patches; models of whole images score together")
-        if not (model_folder(home, run.id) / "calibration.safetensors").exists():
-            raise Refused("models", f"'{run.label}' is not calibrated; its cohort needs a --holdout")
-
-
 @dataclass(frozen=True)
 class Embed(_PerImage):
     """Describe images and their regions by vectors."""
@@ -346,7 +330,7 @@ class Score(_PerImage):
         stages = [super(Score, replace(self, model=name)).resolve(session, home) for name in names]
         runs = [session.get_one(Run, stage.model) for stage in stages]
         if len(runs) > 1:
-            _scored_together(runs, home)
+            check_together(runs, home)
         kind, look, space = _as_learned(session, runs[0].id)
         labels = "+".join(run.label for run in runs)
         learned = {run.recipe.get("slices", stages[0].slices) for run in runs}
