@@ -52,10 +52,6 @@ run = "classify"
 [[stage]]
 run = "label"
 
-# where each image lies in a common space, so that models see the same part of everybody, and places can be compared
-[[stage]]
-run = "normalize"
-
 # models of the normal learn from studies that were reported normal
 [[stage]]
 run = "cohort"
@@ -86,15 +82,40 @@ model = "cae-normal"
 run = "cohort"
 called = "all"
 
+# phenotypes: how the zones of the body look
 [[stage]]
 run = "train"
 model = "cae"
+cohort = "all"
+
+[[stage]]
+run = "train"
+model = "cae"
+cohort = "all"
+patch = 16
+
+[[stage]]
+run = "embed"
+
+[[stage]]
+run = "cluster"
+cohort = "all"
+
+# term maps: where each image lies in a common space, and its regions described through that
+[[stage]]
+run = "normalize"
+
+[[stage]]
+run = "train"
+model = "cae"
+called = "cae-thorax"
 cohort = "all"
 framing = "thorax"
 
 [[stage]]
 run = "train"
 model = "cae"
+called = "cae-thorax-patch"
 cohort = "all"
 framing = "thorax"
 patch = 32
@@ -102,6 +123,8 @@ resolution = 256
 
 [[stage]]
 run = "embed"
+whole = "cae-thorax"
+patches = "cae-thorax-patch"
 resolution = 256
 stride = 16
 
@@ -120,10 +143,6 @@ run = "map"
 # patients who came more than once: what has become of the places where terms are seen
 [[stage]]
 run = "follow"
-
-[[stage]]
-run = "cluster"
-cohort = "all"
 """
 
 # What a pipeline needs for CT beside: a model of the normal of its own.
