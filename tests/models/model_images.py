@@ -68,3 +68,11 @@ def blobs(count: int, size: int, seed: int) -> npt.NDArray[np.float32]:
     at, width = rng.uniform(0.25, 0.75, (count, 2, 1, 1)), rng.uniform(0.1, 0.2, (count, 1, 1))
     distance = ((x - at[:, 0]) ** 2 + (y - at[:, 1]) ** 2) / (2 * width**2)
     return np.exp(-distance)[:, None].astype(np.float32)
+
+
+def opaque(images: np.ndarray) -> np.ndarray:
+    """With an opacity in the middle of the left lung of the image."""
+    side = images.shape[-1]
+    down, across = (np.mgrid[:side, :side] + 0.5) / side
+    spot = 0.35 * np.exp(-((across - 0.3) ** 2 + (down - 0.5) ** 2) / (2 * 0.07**2))
+    return (images + spot).clip(0, 1).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from model_images import Images, normal
+from model_images import Images, normal, opaque
 from sklearn.metrics import roc_auc_score
 
 from phenotype.models import build
@@ -30,13 +30,6 @@ def trained(tmp_path_factory):
         checkpoint_every=1000,
     )
     return model
-
-
-def opaque(images: np.ndarray) -> np.ndarray:
-    """With an opacity in the middle of the left lung."""
-    down, across = (np.mgrid[:SIZE, :SIZE] + 0.5) / SIZE
-    spot = 0.35 * np.exp(-((across - 0.3) ** 2 + (down - 0.5) ** 2) / (2 * 0.07**2))
-    return (images + spot).clip(0, 1).astype(np.float32)
 
 
 @pytest.mark.parametrize("term", ["asymmetry", "energy", "pixels", "gradients", "max", "networks"])
